@@ -1,0 +1,86 @@
+"""Process groups for asyncio programs.
+
+Processes that serve or train together exchange metadata: ids, addresses, handshakes, "is everyone ready?".
+
+- `AsyncStatelessGroup`: send, recv, broadcast, all_gather, barrier and the rest, awaitable, each with a deadline.
+- `StatelessGroup`: the same, blocking.
+- `StoreServer`: the store that groups meet at, where they do not host one themselves.
+- `register_type`, `MsgpackCodec` and the other codecs: how objects become bytes.
+"""
+
+from aiopg._core.limits import Limits
+from aiopg.codec import Codec, JsonCodec, MsgpackCodec, RawCodec, register_type
+from aiopg.errors import (
+    AddressInUseError,
+    AiopgError,
+    AuthenticationError,
+    CodecError,
+    CollectiveMismatchError,
+    DataExpiredError,
+    ForkError,
+    GroupAbortedError,
+    GroupClosedError,
+    GroupTimeoutError,
+    Outcome,
+    PayloadTooLargeError,
+    PeerError,
+    PeerLostError,
+    ProtocolError,
+    RankConflictError,
+    StoreError,
+    StoreFullError,
+    StoreLostError,
+    StoreUnreachableError,
+    UsageError,
+    WorldSizeMismatchError,
+    WrongThreadError,
+)
+from aiopg.group import AsyncStatelessGroup, PendingCall
+from aiopg.server import StoreServer
+from aiopg.stores import Store, open_store
+from aiopg.sync import StatelessGroup
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # groups
+    "AsyncStatelessGroup",
+    "StatelessGroup",
+    "PendingCall",
+    # stores
+    "StoreServer",
+    "Store",
+    "open_store",
+    "Limits",
+    # codecs
+    "Codec",
+    "MsgpackCodec",
+    "JsonCodec",
+    "RawCodec",
+    "register_type",
+    # errors
+    "AiopgError",
+    "Outcome",
+    "UsageError",
+    "GroupClosedError",
+    "WrongThreadError",
+    "ForkError",
+    "RankConflictError",
+    "WorldSizeMismatchError",
+    "CollectiveMismatchError",
+    "CodecError",
+    "PayloadTooLargeError",
+    "PeerError",
+    "GroupTimeoutError",
+    "PeerLostError",
+    "GroupAbortedError",
+    "StoreError",
+    "StoreUnreachableError",
+    "AddressInUseError",
+    "StoreLostError",
+    "AuthenticationError",
+    "StoreFullError",
+    "DataExpiredError",
+    "ProtocolError",
+    "__version__",
+]

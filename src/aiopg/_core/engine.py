@@ -1,0 +1,276 @@
+"""The engine: everything a store knows and does, as a deterministic function of its inputs.
+
+Inputs are `apply` (a session said something), `confirm` (a session acknowledged an answer that asked for it),
+`end_session` and `handle_timer`; each returns the events to deliver, in order. `now` is monotonic seconds and
+never runs backwards. The same inputs give the same events and the same state, always.
+
+The engine trusts no session: a command that makes no sense is answered with an error and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any, TypeAlias, TypeGuard
+
+from aiopg._core.frames import body_size
+from aiopg._core.groups import Groups, Seat
+from aiopg._core.limits import Limits
+from aiopg._core.mailboxes import Address
+from aiopg._core.messages import (
+    Abort,
+    Arrive,
+    Cancel,
+    Command,
+    Event,
+    Expire,
+    Inquire,
+    Join,
+    Leave,
+    Message,
+    Needs,
+    Put,
+    Status,
+    Tag,
+    Take,
+    TakeBack,
+    pack_value,
+)
+from aiopg._core.replies import Replies, SessionId
+from aiopg.errors import (
+    AiopgError,
+    GroupAbortedError,
+    GroupClosedError,
+    ProtocolError,
+    StoreFullError,
+    UsageError,
+)
+
+__all__ = ["Engine", "Events"]
+
+Events: TypeAlias = list[tuple[SessionId, Event]]
+
+SWEEPS_PER_TTL = 8
+"""Expired data is looked for this often in the shortest lifetime in use; readers never see it in any case."""
+
+
+class Engine:
+    """The state of one store."""
+
+    def __init__(self, limits: Limits, about: Mapping[str, object]) -> None:
+        """`about`: plain values that the shell wants in every description of this store (its pid, its version)."""
+        self._limits = limits
+        self._about = dict(about)
+        self._replies = Replies()
+        self._groups = Groups(limits, self._replies)
+        self._seats: dict[SessionId, dict[int, Seat]] = {}
+        self._swept = 0.0
+        self._handlers: dict[type[Any], Callable[[SessionId, Any, float], None]] = {
+            Join: self._join,
+            Leave: self._leave,
+            Abort: self._abort,
+            Put: self._put,
+            TakeBack: self._take_back,
+            Take: self._take,
+            Arrive: self._arrive,
+            Cancel: self._cancel,
+            Inquire: self._inquire,
+            Expire: self._expire,
+            Status: self._status,
+        }
+
+    # ------------------------------------------------------------------------------------------------- inputs
+
+    def accepts(self, message: Message) -> TypeGuard[Command]:
+        """Whether a message is a command, for `apply`."""
+        return type(message) in self._handlers
+
+    def apply(self, session: SessionId, command: Command, now: float) -> Events:
+        """A session's command takes effect, or fails and changes nothing."""
+        try:
+            self._handlers[type(command)](session, command, now)
+        except AiopgError as error:
+            self._replies.fail_now(session, command.call, error)
+        return self._replies.drain()
+
+    def confirm(self, session: SessionId, call: int) -> Events:
+        """A session has acknowledged the answer of `call`, which asked for it (`Answer.receipt`)."""
+        self._replies.confirm(session, call)
+        return self._replies.drain()
+
+    def end_session(self, session: SessionId, reason: str) -> Events:
+        """A session is over: its members are gone from their groups, for the `reason` given."""
+        seats = self._seats.pop(session, {})
+        for waiting in self._replies.waiting_of(session):
+            if not isinstance(waiting, Seat):
+                waiting.withdraw()
+        for seat in seats.values():
+            self._groups.lose(seat, reason)
+        self._replies.end_session(session)
+        return self._replies.drain()
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` is due, or None while nothing can expire."""
+        ttl = min((seat.ttl for i in self._groups if i.bytes for seat in i.seats.values()), default=None)
+        return None if ttl is None else self._swept + ttl / SWEEPS_PER_TTL
+
+    def handle_timer(self, now: float) -> Events:
+        """Drop what is past its time."""
+        self._swept = now
+        for incarnation in self._groups:
+            incarnation.mailboxes.expire(now)
+            incarnation.rounds.expire(now)
+        return self._replies.drain()
+
+    # -------------------------------------------------------------------------------------------------- state
+
+    @property
+    def members(self) -> int:
+        """Seats taken, in all groups."""
+        return sum(len(seats) for seats in self._seats.values())
+
+    def describe(self) -> dict[str, object]:
+        """State for people, plain values only."""
+        return self._about | {
+            "groups": [incarnation.describe() for incarnation in self._groups],
+            "rounds": sum(len(incarnation.rounds) for incarnation in self._groups),
+            "bytes": sum(incarnation.bytes for incarnation in self._groups),
+            "members": self.members,
+        }
+
+    # ---------------------------------------------------------------------------------------------- membership
+
+    def _join(self, session: SessionId, join: Join, now: float) -> None:
+        self._check_join(session, join)
+        seat = self._groups.join(session, join)
+        self._seats.setdefault(session, {})[join.seat] = seat
+
+    def _check_join(self, session: SessionId, join: Join) -> None:
+        limits = self._limits
+        if join.seat in (seats := self._seats.get(session, {})):
+            raise ProtocolError(f"seat {join.seat} is taken")
+        if len(seats) >= limits.seats:
+            raise StoreFullError("seats", limits.seats, "this session")
+        if len(join.group.encode(errors="replace")) > limits.name_bytes or not join.group:
+            raise UsageError(f"a group name has 1 to {limits.name_bytes} bytes, not {join.group!r:.200}")
+        if not 1 <= join.world_size <= limits.world_size:
+            raise UsageError(f"world_size must be 1 to {limits.world_size} on this store, not {join.world_size}")
+        if not 0 <= join.rank < join.world_size:
+            raise UsageError(f"rank must be 0 to {join.world_size - 1}, not {join.rank}")
+        if not join.ttl > 0:
+            raise UsageError(f"data_expiration_seconds must be over 0, not {join.ttl}")
+
+    def _leave(self, session: SessionId, leave: Leave, now: float) -> None:
+        seat = self._seat(session, leave.seat)
+        for waiting in self._replies.waiting_of(session, leave.seat):
+            facts = waiting.facts()
+            if not isinstance(waiting, Seat) and not waiting.withdraw():
+                continue
+            self._replies.withdrawn(waiting, facts)
+        self._groups.lose(seat, "it left the group")
+        self._unseat(session, leave.seat)
+        self._replies.answer_now(session, leave.call)
+
+    def _abort(self, session: SessionId, abort: Abort, now: float) -> None:
+        seat = self._seat(session, abort.seat)
+        reason = abort.reason.encode(errors="replace")[: self._limits.reason_bytes].decode(errors="ignore")
+        seat.incarnation.abort(GroupAbortedError(seat.incarnation.name, seat.rank, reason))
+        self._replies.answer_now(session, abort.call)
+
+    def _seat(self, session: SessionId, number: int) -> Seat:
+        seat = self._seats.get(session, {}).get(number)
+        if seat is None:
+            raise GroupClosedError(f"seat {number} is not taken")
+        return seat
+
+    def _unseat(self, session: SessionId, number: int) -> None:
+        seats = self._seats[session]
+        del seats[number]
+        if not seats:
+            del self._seats[session]
+
+    def _working_seat(self, session: SessionId, number: int, tag: Tag = 0) -> Seat:
+        """The seat, if its group can work; raises what every call on it fails with otherwise."""
+        seat = self._seat(session, number)
+        incarnation = seat.incarnation
+        if incarnation.aborted is not None:
+            raise copy(incarnation.aborted)  # raising the kept one would grow its traceback each time
+        if not incarnation.live:
+            raise ProtocolError("the group is not formed yet")
+        if type(tag) is str and len(tag.encode(errors="replace")) > self._limits.tag_bytes:
+            raise UsageError(f"a tag has at most {self._limits.tag_bytes} bytes, not {tag!r:.200}")
+        return seat
+
+    def _check_waiting(self, session: SessionId) -> None:
+        if self._replies.count(session) >= self._limits.waiting_calls:
+            raise StoreFullError("waiting_calls", self._limits.waiting_calls, "this session")
+
+    # ------------------------------------------------------------------------------------------------ messages
+
+    def _put(self, session: SessionId, put: Put, now: float) -> None:
+        seat = self._working_seat(session, put.seat, put.tag)
+        incarnation = seat.incarnation
+        if put.dst not in incarnation.seats:
+            raise self._absent(seat, put.dst)
+        incarnation.check_room(body_size(put.body))
+        address = Address(seat.rank, put.dst, put.tag)
+        incarnation.mailboxes.put(address, put.body, put.call, now + seat.ttl)
+        self._replies.answer_now(session, put.call)
+
+    def _take_back(self, session: SessionId, command: TakeBack, now: float) -> None:
+        seat = self._working_seat(session, command.seat, command.tag)
+        address = Address(seat.rank, command.dst, command.tag)
+        taken = not seat.incarnation.mailboxes.take_back(address, command.put)
+        self._replies.answer_now(session, command.call, pack_value(taken))
+
+    def _take(self, session: SessionId, take: Take, now: float) -> None:
+        seat = self._working_seat(session, take.seat, take.tag)
+        self._check_waiting(session)
+        incarnation = seat.incarnation
+        gone = None if take.src in incarnation.seats else self._absent(seat, take.src)
+        incarnation.mailboxes.take(session, take, Address(take.src, seat.rank, take.tag), now, gone)
+
+    def _absent(self, seat: Seat, rank: int) -> AiopgError:
+        """Why `rank` is not among the members of this seat's live group."""
+        gone = seat.incarnation.gone.get(rank)
+        if gone is not None:
+            return copy(gone)
+        return UsageError(f"group {seat.incarnation.name!r} has ranks 0 to {seat.incarnation.world_size - 1}, not {rank}")
+
+    # --------------------------------------------------------------------------------------------- collectives
+
+    def _arrive(self, session: SessionId, arrive: Arrive, now: float) -> None:
+        seat = self._working_seat(session, arrive.seat, arrive.tag)
+        self._check_waiting(session)
+        incarnation = seat.incarnation
+        if arrive.needs == Needs.ROOT and not 0 <= arrive.root < incarnation.world_size:
+            raise UsageError(f"root must be 0 to {incarnation.world_size - 1}, not {arrive.root}")
+        if not Needs.NOTHING <= arrive.needs <= Needs.ALL_TOLD:
+            raise ProtocolError(f"no arrival needs {arrive.needs}")
+        if arrive.body:
+            incarnation.check_room(body_size(arrive.body))
+        incarnation.rounds.arrive(session, seat.rank, arrive, now, seat.ttl)
+
+    # ---------------------------------------------------------------------------------------------- every call
+
+    def _cancel(self, session: SessionId, cancel: Cancel, now: float) -> None:
+        waiting = self._replies.waiting(session, cancel.call)
+        if waiting is None:
+            return  # it has had its event already, or is the one a withdrawal just answered
+        facts = waiting.facts()
+        if waiting.withdraw():
+            self._replies.withdrawn(waiting, facts)
+            if isinstance(waiting, Seat):
+                self._unseat(session, waiting.seat)
+
+    def _inquire(self, session: SessionId, inquire: Inquire, now: float) -> None:
+        waiting = self._replies.waiting(session, inquire.about)
+        self._replies.answer_now(session, inquire.call, pack_value(waiting.facts() if waiting else None))
+
+    def _expire(self, session: SessionId, expire: Expire, now: float) -> None:
+        incarnation = self._working_seat(session, expire.seat).incarnation
+        count = incarnation.mailboxes.expire(now) + incarnation.rounds.expire(now)
+        self._replies.answer_now(session, expire.call, pack_value(count))
+
+    def _status(self, session: SessionId, status: Status, now: float) -> None:
+        self._replies.answer_now(session, status.call, pack_value(self.describe()))

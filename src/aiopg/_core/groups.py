@@ -1,0 +1,189 @@
+"""Groups: who sits where, in which life of a group name.
+
+Theory of operation. A group name is lived by *incarnations*, one after another. Each has a fixed world_size and
+one seat per rank, and passes through::
+
+    forming ──(the last seat is taken)──> live ──(the last seat is left)──> gone
+       │
+       └──(every joiner has withdrawn)──> gone
+
+Rules:
+
+- A rank joins the oldest incarnation of the name in which its seat is free and was never used. If there is none
+  it opens the next one, which forms while members of the last one are still there: so a rank that left and joins
+  again waits for the next life, and no two lives ever mix.
+- While an incarnation forms, a joiner may withdraw and its seat is free again. Once live, a seat is used once.
+- A seat held by a live member is a `RankConflictError`, another world_size a `WorldSizeMismatchError`, at once.
+- Incarnation numbers are never reused on one store.
+- A member that leaves or is lost fails what needs it and cannot have it, now and later (`PeerLostError`). An
+  aborted incarnation fails everything, until its members have left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aiopg._core.limits import Limits
+from aiopg._core.mailboxes import Mailboxes
+from aiopg._core.messages import Join, pack_value
+from aiopg._core.replies import Replies, SessionId, Waiting
+from aiopg._core.rounds import Rounds
+from aiopg.errors import (
+    GroupAbortedError,
+    PeerLostError,
+    RankConflictError,
+    StoreFullError,
+    WorldSizeMismatchError,
+)
+
+__all__ = ["Groups", "Incarnation", "Seat"]
+
+
+class Seat(Waiting):
+    """One rank's place in one incarnation; waits as a call until the incarnation is complete."""
+
+    __slots__ = ("holder", "incarnation", "rank", "ttl")
+
+    def __init__(self, session: SessionId, join: Join, incarnation: Incarnation) -> None:
+        super().__init__(session, join.seat, join.call)
+        self.incarnation = incarnation
+        self.rank = join.rank
+        self.ttl = join.ttl
+        self.holder = join.holder
+
+    def facts(self) -> tuple[list[int], list[int]]:
+        taken = self.incarnation.seats
+        return sorted(taken), [rank for rank in range(self.incarnation.world_size) if rank not in taken]
+
+    def withdraw(self) -> bool:
+        self.incarnation.groups.unseat(self)
+        return True
+
+
+class Incarnation:
+    """One life of a group name."""
+
+    def __init__(self, groups: Groups, name: str, number: int, world_size: int) -> None:
+        self.groups = groups
+        self.name = name
+        self.number = number
+        self.world_size = world_size
+        self.live = False
+        self.seats: dict[int, Seat] = {}
+        self.gone: dict[int, PeerLostError] = {}
+        self.aborted: GroupAbortedError | None = None
+        self.mailboxes = Mailboxes(name, groups.limits, groups.replies)
+        self.rounds = Rounds(name, world_size, groups.limits, groups.replies)
+
+    @property
+    def bytes(self) -> int:
+        """Payload bytes that wait in this incarnation."""
+        return self.mailboxes.bytes + self.rounds.bytes
+
+    def check_room(self, size: int) -> None:
+        """Raises `StoreFullError` if `size` more bytes are too many."""
+        limit = self.groups.limits.group_bytes
+        if self.bytes + size > limit:
+            raise StoreFullError("group_bytes", limit, f"group {self.name!r}")
+
+    def abort(self, error: GroupAbortedError) -> None:
+        """Fail everything, now and later. The first abort is the one that is told."""
+        if self.aborted is None:
+            self.aborted = error
+            self.mailboxes.abort(error)
+            self.rounds.abort(error)
+
+    def describe(self) -> dict[str, object]:
+        """State for people, plain values only."""
+        return {
+            "name": self.name,
+            "incarnation": self.number,
+            "world_size": self.world_size,
+            "state": "aborted" if self.aborted else "live" if self.live else "forming",
+            "members": {rank: seat.holder for rank, seat in sorted(self.seats.items())},
+            "gone": {rank: error.reason for rank, error in sorted(self.gone.items())},
+            "rounds": self.rounds.describe(),
+            "mailboxes": len(self.mailboxes),
+            "messages": self.mailboxes.messages,
+            "bytes": self.bytes,
+        }
+
+
+class Groups:
+    """All incarnations of all names."""
+
+    def __init__(self, limits: Limits, replies: Replies) -> None:
+        self.limits = limits
+        self.replies = replies
+        self._incarnations: dict[str, list[Incarnation]] = {}  # oldest first, never an empty list
+        self._last_number = 0
+
+    def __len__(self) -> int:
+        return sum(len(lives) for lives in self._incarnations.values())
+
+    def __iter__(self) -> Iterator[Incarnation]:
+        for lives in self._incarnations.values():
+            yield from lives
+
+    def join(self, session: SessionId, join: Join) -> Seat:
+        """Seat a rank; when it is the last one, answer all.
+
+        Raises `RankConflictError`, `WorldSizeMismatchError` or `StoreFullError`.
+        """
+        incarnation = self._free_seat(join) or self._open(join)
+        seat = incarnation.seats[join.rank] = Seat(session, join, incarnation)
+        self.replies.wait(seat)
+        if len(incarnation.seats) == incarnation.world_size:
+            incarnation.live = True
+            body = pack_value(incarnation.number)
+            for member in incarnation.seats.values():
+                self.replies.answer(member, body)
+        return seat
+
+    def _free_seat(self, join: Join) -> Incarnation | None:
+        lives = self._incarnations.get(join.group, [])
+        for incarnation in lives:
+            if incarnation.world_size != join.world_size:
+                raise WorldSizeMismatchError(join.group, join.world_size, incarnation.world_size)
+        for incarnation in lives:
+            if join.rank in incarnation.gone:
+                continue
+            if (holder := incarnation.seats.get(join.rank)) is not None:
+                raise RankConflictError(join.group, join.rank, holder.holder)
+            return incarnation
+        return None
+
+    def _open(self, join: Join) -> Incarnation:
+        if len(self) >= self.limits.groups:
+            raise StoreFullError("groups", self.limits.groups)
+        self._last_number += 1
+        incarnation = Incarnation(self, join.group, self._last_number, join.world_size)
+        self._incarnations.setdefault(join.group, []).append(incarnation)
+        return incarnation
+
+    def unseat(self, seat: Seat) -> None:
+        """A joiner withdraws from an incarnation that still forms."""
+        incarnation = seat.incarnation
+        del incarnation.seats[seat.rank]
+        if not incarnation.seats:
+            self._drop(incarnation)
+
+    def lose(self, seat: Seat, reason: str) -> None:
+        """A member is gone: it left, or was lost."""
+        incarnation = seat.incarnation
+        if not incarnation.live:
+            self.unseat(seat)
+            return
+        del incarnation.seats[seat.rank]
+        error = PeerLostError(incarnation.name, [seat.rank], reason)
+        incarnation.gone[seat.rank] = error
+        incarnation.mailboxes.lose(seat.rank, error)
+        incarnation.rounds.lose(seat.rank, error)
+        if not incarnation.seats:
+            self._drop(incarnation)
+
+    def _drop(self, incarnation: Incarnation) -> None:
+        lives = self._incarnations[incarnation.name]
+        lives.remove(incarnation)
+        if not lives:
+            del self._incarnations[incarnation.name]

@@ -1,0 +1,102 @@
+"""The first bytes of a connection, before any frame.
+
+The client speaks first (a server that speaks first hangs clients when its accept queue overflows), in
+64 fixed bytes; the server answers in 64 fixed bytes; then both talk in frames, and the first frame of each
+opens or resumes a session (`messages.Open`, `messages.Opened`)::
+
+    HELLO    magic 8 | lowest version u16 | highest version u16 | flags u32 | client nonce 32 | zero 16
+    WELCOME  magic 8 | version u16 | refusal u16 | flags u32 | epoch 16 | server nonce 32
+
+The magic holds a line end, a control-Z and a NUL, so that text protocols and line-end conversion trip over
+it at once. The version range makes the format negotiable from the first day; the nonces and flags are there
+for the login, which adds frames behind WELCOME and changes none of these bytes. `epoch` names one life of the
+server's state.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from aiopg._core.frames import Buffer
+from aiopg.errors import ProtocolError
+
+__all__ = [
+    "HANDSHAKE_BYTES",
+    "VERSION",
+    "Hello",
+    "Welcome",
+    "check_magic",
+    "pack_hello",
+    "pack_welcome",
+    "parse_hello",
+    "parse_welcome",
+]
+
+MAGIC = b"aipg\r\n\x1a\x00"
+VERSION = 1
+HANDSHAKE_BYTES = 64
+
+NO_REFUSAL = 0
+REFUSED_VERSION = 1
+REFUSED_FULL = 2
+_REFUSALS = {
+    REFUSED_VERSION: "it speaks another version of the protocol",
+    REFUSED_FULL: "it has as many sessions as it may have",
+}
+
+_HELLO = struct.Struct(">8sHHI32s16x")
+_WELCOME = struct.Struct(">8sHHI16s32s")
+
+
+class Hello(NamedTuple):
+    """What a client says first."""
+
+    lowest: int
+    highest: int
+    flags: int
+    nonce: bytes
+
+
+class Welcome(NamedTuple):
+    """What a server answers. `refusal` is "" or why it will not talk."""
+
+    version: int
+    refusal: str
+    flags: int
+    epoch: bytes
+    nonce: bytes
+
+
+def check_magic(data: bytes) -> None:
+    """Look at the first bytes that came, however few. Raises `ProtocolError` if they cannot become a handshake."""
+    if data[: len(MAGIC)] != MAGIC[: len(data)]:
+        raise ProtocolError(f"what came first is no aiopg handshake: {data[:16]!r}")
+
+
+def pack_hello(nonce: bytes) -> bytes:
+    """The client's first 64 bytes; `nonce` is 32 fresh random bytes."""
+    return _HELLO.pack(MAGIC, VERSION, VERSION, 0, nonce)
+
+
+def parse_hello(data: Buffer) -> Hello:
+    """Read a client's first 64 bytes, whose magic was checked."""
+    _, lowest, highest, flags, nonce = _HELLO.unpack(data)
+    return Hello(lowest, highest, flags, nonce)
+
+
+def pack_welcome(hello: Hello, epoch: bytes, nonce: bytes, *, full: bool = False) -> tuple[bytes, str]:
+    """The server's answer and why it refuses ("" if it does not)."""
+    refusal = NO_REFUSAL
+    if not hello.lowest <= VERSION <= hello.highest:
+        refusal = REFUSED_VERSION
+    elif full:
+        refusal = REFUSED_FULL
+    return _WELCOME.pack(MAGIC, VERSION, refusal, 0, epoch, nonce), _REFUSALS.get(refusal, "")
+
+
+def parse_welcome(data: Buffer) -> Welcome:
+    """Read a server's first 64 bytes, whose magic was checked."""
+    _, version, refusal, flags, epoch, nonce = _WELCOME.unpack(data)
+    said = _REFUSALS.get(refusal, "it refused without a known reason") if refusal else ""
+    return Welcome(version, said, flags, epoch, nonce)

@@ -1,0 +1,69 @@
+"""Every bound of a store, with its name, its default and the reason for it.
+
+A bound that is reached gives an error that names it (`StoreFullError.limit`, `PayloadTooLargeError`,
+`ProtocolError`); nothing stalls and nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one store. The server states `payload_bytes` at connect, so a sender can refuse by itself."""
+
+    head_bytes: int = 4 * KIB
+    """Head of one frame. The longest legal one holds a group name, a tag and a dozen numbers: under 1 KiB."""
+
+    payload_bytes: int = 512 * MIB
+    """One encoded object, or all parts of one collective call (torch's store: 8 MiB, then a reset; Redis:
+    512 MiB). Metadata is small; the bound is there so that a wrong call fails before it fills a host."""
+
+    group_bytes: int = 2 * GIB
+    """Payload bytes that one group may have waiting on the store."""
+
+    mailbox_messages: int = 65536
+    """Messages waiting in one mailbox, that is for one (src, dst, tag)."""
+
+    open_rounds: int = 65536
+    """Collectives of one group that some rank has called and some rank has not."""
+
+    waiting_calls: int = 4096
+    """Calls of one session that wait on the store at once."""
+
+    name_bytes: int = 128
+    """Length of a group name, UTF-8."""
+
+    tag_bytes: int = 64
+    """Length of a text tag, UTF-8. A tag may also be a 64-bit integer."""
+
+    reason_bytes: int = 1 * KIB
+    """Length of the text given to abort(); the rest is cut off."""
+
+    world_size: int = 8192
+    """Ranks of one group."""
+
+    groups: int = 4096
+    """Live groups on one store."""
+
+    seats: int = 1024
+    """Groups that one session is a member of at once."""
+
+    sessions: int = 16384
+    """Members connected to one store."""
+
+    outbox_frames: int = 65536
+    """Frames sent and not yet acknowledged on one session. Past it the other end is not reading at all."""
+
+    output_bytes: int = 1 * GIB
+    """Bytes queued for one connection whose reader is slow; past it that connection is cut."""
+
+    handshake_seconds: float = 5.0
+    """Time from accepting a connection to its first frame (NATS 2 + 2 s, sshd 120 s)."""

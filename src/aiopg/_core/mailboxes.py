@@ -1,0 +1,188 @@
+"""Mailboxes: point-to-point messages of one incarnation of a group.
+
+Rules:
+
+- A mailbox is one FIFO for (src, dst, tag). The source is part of the address, so two senders never meet.
+- A message is held until it is handed to a `Take`; takes are served in the order in which they came.
+- A take that is withdrawn leaves the mailbox as it was. A put can be taken back while nobody took it.
+- A message not taken within its sender's `ttl` expires. It leaves a tombstone in its place, and the take that
+  would have got it fails with `DataExpiredError`: a gap is told, once, and never becomes a wait.
+- When a rank is gone: what it sent can still be taken; takes that wait for more from it fail; what was
+  addressed to it is dropped.
+- A mailbox with neither messages nor takes does not exist.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from aiopg._core.frames import Body, body_size
+from aiopg._core.limits import Limits
+from aiopg._core.messages import Tag, Take
+from aiopg._core.replies import Replies, SessionId, Waiting
+from aiopg.errors import AiopgError, DataExpiredError, PeerLostError, StoreFullError
+
+__all__ = ["Address", "Mailboxes"]
+
+
+class Address(NamedTuple):
+    """Names a mailbox."""
+
+    src: int
+    dst: int
+    tag: Tag
+
+
+class _Letter(NamedTuple):
+    """A message, or where one was: `body` is None for the tombstone of an expired one."""
+
+    body: Body | None
+    size: int
+    expires: float
+    put: int
+
+
+class _Mailbox:
+    __slots__ = ("letters", "takes")
+
+    def __init__(self) -> None:
+        self.letters: deque[_Letter] = deque()
+        self.takes: deque[_Take] = deque()
+
+
+class _Take(Waiting):
+    __slots__ = ("_mailboxes", "address")
+
+    def __init__(self, session: SessionId, seat: int, call: int, mailboxes: Mailboxes, address: Address) -> None:
+        super().__init__(session, seat, call)
+        self._mailboxes = mailboxes
+        self.address = address
+
+    def facts(self) -> tuple[list[int], list[int]]:
+        return [], [self.address.src]
+
+    def withdraw(self) -> bool:
+        self._mailboxes.remove_take(self)
+        return True
+
+
+class Mailboxes:
+    """All mailboxes of one incarnation."""
+
+    def __init__(self, group: str, limits: Limits, replies: Replies) -> None:
+        self._group = group
+        self._limits = limits
+        self._replies = replies
+        self._boxes: dict[Address, _Mailbox] = {}
+        self.bytes = 0
+        """Payload bytes waiting in all mailboxes."""
+
+    def __len__(self) -> int:
+        return len(self._boxes)
+
+    @property
+    def messages(self) -> int:
+        """Messages waiting in all mailboxes, tombstones included."""
+        return sum(len(box.letters) for box in self._boxes.values())
+
+    def put(self, address: Address, body: Body, put: int, expires: float) -> None:
+        """Append a message, or hand it to the take that waits for it. Raises `StoreFullError`."""
+        box = self._boxes.get(address)
+        if box is not None and box.takes:
+            self._replies.answer(box.takes.popleft(), body)
+            self._drop_if_empty(address, box)
+            return
+        if box is None:
+            box = _Mailbox()
+        elif len(box.letters) >= self._limits.mailbox_messages:
+            raise StoreFullError(
+                "mailbox_messages",
+                self._limits.mailbox_messages,
+                f"messages from rank {address.src} to rank {address.dst}, tag {address.tag!r}, "
+                f"of group {self._group!r}",
+            )
+        letter = _Letter(body, body_size(body), expires, put)
+        box.letters.append(letter)
+        self._boxes[address] = box
+        self.bytes += letter.size
+
+    def take_back(self, address: Address, put: int) -> bool:
+        """Remove what call `put` of the mailbox's source put; False if it is not there any more."""
+        box = self._boxes.get(address)
+        for letter in box.letters if box else ():
+            if letter.put == put:
+                assert box is not None
+                box.letters.remove(letter)
+                self.bytes -= letter.size
+                self._drop_if_empty(address, box)
+                return True
+        return False
+
+    def take(self, session: SessionId, command: Take, address: Address, now: float, gone: AiopgError | None) -> None:
+        """Take the head, or wait for one. `gone`: why nothing more will come from the source."""
+        box = self._boxes.get(address)
+        if box is not None and box.letters:
+            letter = box.letters.popleft()
+            self.bytes -= letter.size
+            self._drop_if_empty(address, box)
+            if letter.body is None or letter.expires <= now:
+                self._replies.fail_now(session, command.call, self._expired(address))
+            else:
+                self._replies.answer_now(session, command.call, letter.body)
+            return
+        if gone is not None:
+            self._replies.fail_now(session, command.call, gone)
+            return
+        if box is None:
+            box = self._boxes[address] = _Mailbox()
+        take = _Take(session, command.seat, command.call, self, address)
+        box.takes.append(take)
+        self._replies.wait(take)
+
+    def remove_take(self, take: _Take) -> None:
+        """A take that waits no more."""
+        box = self._boxes[take.address]
+        box.takes.remove(take)
+        self._drop_if_empty(take.address, box)
+
+    def lose(self, rank: int, error: PeerLostError) -> None:
+        """A rank is gone."""
+        for address, box in list(self._boxes.items()):
+            if address.src == rank:
+                for take in box.takes:
+                    self._replies.fail(take, error)
+                box.takes.clear()
+            if address.dst == rank:
+                self.bytes -= sum(letter.size for letter in box.letters)
+                box.letters.clear()
+            self._drop_if_empty(address, box)
+
+    def abort(self, error: AiopgError) -> None:
+        """Fail every take and drop every message."""
+        for box in self._boxes.values():
+            for take in box.takes:
+                self._replies.fail(take, error)
+        self._boxes.clear()
+        self.bytes = 0
+
+    def expire(self, now: float) -> int:
+        """Turn messages past their time into tombstones; how many."""
+        count = 0
+        for box in self._boxes.values():
+            kept: deque[_Letter] = deque()
+            for letter in box.letters:
+                if letter.body is not None and letter.expires <= now:
+                    self.bytes -= letter.size
+                    count += 1
+                    letter = letter._replace(body=None, size=0)
+                kept.append(letter)
+            box.letters = kept
+        return count
+
+    def _expired(self, address: Address) -> DataExpiredError:
+        return DataExpiredError(self._group, f"the message from rank {address.src}, tag {address.tag!r},")
+
+    def _drop_if_empty(self, address: Address, box: _Mailbox) -> None:
+        if not box.letters and not box.takes:
+            self._boxes.pop(address, None)

@@ -1,0 +1,403 @@
+"""Rounds: the collectives of one incarnation of a group. All of them are one thing.
+
+A round is one collective call: (tag, number). Each rank arrives once, gives parts and says what it needs:
+
+=============  =======================  ================
+collective     gives                    needs
+=============  =======================  ================
+barrier        nothing                  ALL
+broadcast      root: one part           ROOT; root: NOTHING
+all_gather     one part                 ALL
+all_reduce     one part                 ALL
+gather         one part                 dst: ALL; NOTHING
+reduce         one part                 dst: ALL; NOTHING
+scatter        root: a part per rank    ROOT
+all_to_all     a part per rank          ALL
+=============  =======================  ================
+
+Rules:
+
+- A rank is answered as soon as what it needs is there. What a needer of ALL gets is every rank's part in rank
+  order behind a table of their lengths (`join_parts`), encoded once for all; a giver of a part per rank gives
+  them in the same form and each rank gets its own.
+- An arrival that was not answered can be withdrawn and leaves no trace: it is not counted, ever.
+- All arrivals of a round have one signature (op, root, detail). The first that differs decides: the round is a
+  mismatch, for those who wait in it and those who come to it later. A rank that was answered before (the source
+  of a broadcast does not wait) owes the others that error: the next round it comes to is a mismatch too.
+- A rank that is gone fails every round that needs it and in which it had not arrived. Its arrivals count.
+- A part that waited longer than its giver's ttl, the giver not waiting with it, expires: those who need it get
+  `DataExpiredError`.
+- A round is freed when every rank that is not gone was told its outcome.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import NamedTuple
+
+from aiopg._core.frames import Body, Buffer, body_size
+from aiopg._core.limits import Limits
+from aiopg._core.messages import Arrive, Needs, Tag
+from aiopg._core.replies import Replies, SessionId, Waiting
+from aiopg.errors import (
+    AiopgError,
+    CollectiveMismatchError,
+    DataExpiredError,
+    PeerLostError,
+    ProtocolError,
+    StoreFullError,
+    UsageError,
+)
+
+__all__ = ["Rounds", "Signature", "join_parts", "split_parts"]
+
+
+class Signature(NamedTuple):
+    """What must agree between the ranks of a round."""
+
+    op: str
+    root: int
+    detail: str
+
+    def __str__(self) -> str:
+        said = [f"root={self.root}"] if self.root >= 0 else []
+        said += [f"op={self.detail}"] if self.detail else []
+        return f"{self.op}({', '.join(said)})"
+
+
+def join_parts(parts: list[Buffer]) -> Body:
+    """Parts in one body: a table of u32 lengths, then the parts, uncopied."""
+    return (struct.pack(f">{len(parts)}I", *map(len, parts)), *parts)
+
+
+def split_parts(body: Body, count: int) -> list[memoryview]:
+    """The `count` parts of such a body, uncopied where it is one buffer. Raises `ProtocolError`."""
+    whole = memoryview(body[0] if len(body) == 1 else b"".join(body))
+    if len(whole) < 4 * count:
+        raise ProtocolError(f"body of {len(whole)} bytes holds no table of {count} lengths")
+    lengths = struct.unpack_from(f">{count}I", whole)
+    if 4 * count + sum(lengths) != len(whole):
+        raise ProtocolError(f"body of {len(whole)} bytes does not hold {count} parts of {sum(lengths)} bytes")
+    parts, start = [], 4 * count
+    for length in lengths:
+        parts.append(whole[start : start + length])
+        start += length
+    return parts
+
+
+class _Arrival(Waiting):
+    __slots__ = ("expires", "needs", "parts", "rank", "round")
+
+    def __init__(
+        self, session: SessionId, command: Arrive, round: _Round, rank: int, parts: list[Buffer], expires: float
+    ) -> None:
+        super().__init__(session, command.seat, command.call)
+        self.round = round
+        self.rank = rank
+        self.needs = command.needs
+        self.parts = parts
+        self.expires = expires
+
+    def part_for(self, rank: int) -> Buffer:
+        parts = self.parts
+        if not parts:
+            return b""
+        return parts[0] if len(parts) == 1 else parts[rank]
+
+    def facts(self) -> tuple[list[int], list[int]]:
+        return self.round.facts(self)
+
+    def withdraw(self) -> bool:
+        return self.round.rounds.withdraw(self)
+
+    def confirmed(self) -> None:
+        self.round.rounds.confirm(self)
+
+
+class _Round:
+    __slots__ = ("arrivals", "bytes", "error", "expired", "number", "oldest", "rounds", "signature", "tag", "told", "unconfirmed")
+
+    def __init__(self, rounds: Rounds, tag: Tag, number: int, signature: Signature) -> None:
+        self.rounds = rounds
+        self.tag = tag
+        self.number = number
+        self.signature = signature
+        self.arrivals: dict[int, _Arrival] = {}
+        self.told: set[int] = set()  # ranks that had their answer or error
+        self.error: AiopgError | None = None  # the outcome of all who come, once decided to be a failure
+        self.expired: AiopgError | None = None  # why parts are no longer here
+        self.unconfirmed: set[int] = set()  # ranks answered whose acknowledgement a needer of ALL_TOLD awaits
+        self.bytes = 0
+        self.oldest = math.inf  # no part expires before this time
+
+    def facts(self, arrival: _Arrival) -> tuple[list[int], list[int]]:
+        world = range(self.rounds.world_size)
+        if arrival.needs == Needs.ROOT:
+            missing = [self.signature.root] if self.signature.root not in self.arrivals else []
+        else:
+            missing = [rank for rank in world if rank not in self.arrivals]
+        return sorted(self.arrivals), missing or sorted(self.unconfirmed)
+
+
+class Rounds:
+    """All open rounds of one incarnation."""
+
+    def __init__(self, group: str, world_size: int, limits: Limits, replies: Replies) -> None:
+        self._group = group
+        self.world_size = world_size
+        self._limits = limits
+        self._replies = replies
+        self._rounds: dict[tuple[Tag, int], _Round] = {}
+        self._gone: dict[int, PeerLostError] = {}
+        self._owed: dict[tuple[Tag, int], CollectiveMismatchError] = {}  # (tag, rank) -> what it was not told
+        self.bytes = 0
+        """Payload bytes held by all open rounds."""
+
+    def __len__(self) -> int:
+        return len(self._rounds)
+
+    def describe(self) -> list[dict[str, object]]:
+        """The open rounds, oldest first, for people."""
+        return [
+            {
+                "tag": round.tag,
+                "number": round.number,
+                "call": str(round.signature),
+                "arrived": sorted(round.arrivals),
+                "missing": [rank for rank in range(self.world_size) if rank not in round.arrivals],
+                "bytes": round.bytes,
+            }
+            for round in self._rounds.values()
+        ]
+
+    # -------------------------------------------------------------------------------------------- arriving
+
+    def arrive(self, session: SessionId, rank: int, command: Arrive, now: float, ttl: float) -> None:
+        """A rank comes to a round; what it gives expires `ttl` seconds from now. Raises `UsageError`, `ProtocolError` or `StoreFullError` for a bad arrival."""
+        key = (command.tag, command.number)
+        round = self._rounds.get(key)
+        parts = self._parts(command)
+        signature = Signature(command.op, command.root, command.detail)
+        if round is None:
+            if len(self._rounds) >= self._limits.open_rounds:
+                raise StoreFullError("open_rounds", self._limits.open_rounds, f"group {self._group!r}")
+            round = self._rounds[key] = _Round(self, command.tag, command.number, signature)
+        elif rank in round.arrivals or rank in round.told:
+            raise UsageError(f"rank {rank} has already arrived at {command.op} number {command.number}")
+        elif round.oldest <= now:
+            self._expire_round(round, now)
+        arrival = _Arrival(session, command, round, rank, parts, now + ttl)
+        round.oldest = min(round.oldest, arrival.expires)
+        round.arrivals[rank] = arrival
+        size = sum(map(len, parts))
+        round.bytes += size
+        self.bytes += size
+        self._replies.wait(arrival)
+        if self._owed and (owed := self._owed.pop((command.tag, rank), None)) is not None:
+            self._fail_round(round, owed)
+        elif round.error is not None:
+            self._fail(arrival, round.error)
+        elif signature != round.signature:
+            self._mismatch(round, rank, signature)
+        else:
+            self._settle(round, arrival)
+        self._free_if_done(round)
+
+    def _parts(self, command: Arrive) -> list[Buffer]:
+        if command.pieces == 0:
+            return []
+        if command.pieces == 1:
+            body = command.body
+            return [body[0] if len(body) == 1 else b"".join(body)]
+        if command.pieces != self.world_size:
+            raise ProtocolError(f"{command.pieces} parts for {self.world_size} ranks")
+        return list(split_parts(command.body, command.pieces))
+
+    def _settle(self, round: _Round, arrival: _Arrival) -> None:
+        """Answer everybody whom this arrival completes, itself included."""
+        root = round.signature.root
+        if arrival.needs == Needs.NOTHING:
+            self._answer(arrival, ())
+        elif arrival.needs == Needs.ROOT and arrival.rank != root:
+            self._settle_needer(round, arrival, [root])
+        if arrival.rank == root:
+            for other in round.arrivals.values():
+                if other.needs == Needs.ROOT and other.rank not in round.told:
+                    self._settle_needer(round, other, [root])
+        if len(round.arrivals) == self.world_size:
+            self._complete(round)
+        elif arrival.needs >= Needs.ALL and (self._gone or round.expired):
+            self._settle_needer(round, arrival, range(self.world_size))
+
+    def _settle_needer(self, round: _Round, arrival: _Arrival, needed: list[int] | range) -> None:
+        """Answer a needer if the ranks it needs are there, fail it if they can no longer come."""
+        missing = [rank for rank in needed if rank not in round.arrivals]
+        lost = [rank for rank in missing if rank in self._gone]
+        if round.expired is not None:
+            self._fail(arrival, round.expired)
+        elif lost:
+            self._fail(arrival, PeerLostError(self._group, lost, self._gone[lost[0]].reason))
+        elif not missing:
+            part = round.arrivals[needed[0]].part_for(arrival.rank)
+            self._answer(arrival, (part,) if part else ())
+
+    def _complete(self, round: _Round) -> None:
+        """Every rank is there: answer all who need all."""
+        arrivals = [round.arrivals[rank] for rank in range(self.world_size)]
+        needers = [a for a in arrivals if a.needs >= Needs.ALL and a.rank not in round.told]
+        if round.expired is not None:
+            for arrival in needers:
+                self._fail(arrival, round.expired)
+            return
+        last = [a for a in needers if a.needs == Needs.ALL_TOLD]
+        # Where somebody leaves last, the others' answers ask for an acknowledgement (barrier, phase 3).
+        round.unconfirmed = {a.rank for a in needers if a.needs == Needs.ALL} if last else set()
+        own = any(len(a.parts) > 1 for a in arrivals)
+        shared = () if own else _joined(arrivals, 0)
+        for arrival in needers:
+            if arrival.needs == Needs.ALL:
+                body = _joined(arrivals, arrival.rank) if own else shared
+                self._answer(arrival, body, receipt=bool(last))
+        if last and not round.unconfirmed:
+            self._release_last(round)
+
+    def _answer(self, arrival: _Arrival, body: Body, receipt: bool = False) -> None:
+        arrival.round.told.add(arrival.rank)
+        self._replies.answer(arrival, body, receipt)
+
+    def _fail(self, arrival: _Arrival, error: AiopgError) -> None:
+        arrival.round.told.add(arrival.rank)
+        self._replies.fail(arrival, error)
+
+    # ----------------------------------------------------------------------------------- leaving last (phase 3)
+
+    def confirm(self, arrival: _Arrival) -> None:
+        """A rank has its answer in hand."""
+        self._confirm(arrival.round, arrival.rank)
+
+    def _confirm(self, round: _Round, rank: int) -> None:
+        if rank in round.unconfirmed:
+            round.unconfirmed.remove(rank)
+            if not round.unconfirmed:
+                self._release_last(round)
+
+    def _release_last(self, round: _Round) -> None:
+        round.unconfirmed.clear()
+        arrivals = [round.arrivals[rank] for rank in range(self.world_size)]
+        for arrival in arrivals:
+            if arrival.needs == Needs.ALL_TOLD and arrival.rank not in round.told:
+                self._answer(arrival, _joined(arrivals, arrival.rank))
+        self._free_if_done(round)
+
+    # ---------------------------------------------------------------------------------------------- mismatches
+
+    def _mismatch(self, round: _Round, rank: int, signature: Signature) -> None:
+        calls = dict.fromkeys(round.arrivals, str(round.signature)) | {rank: str(signature)}
+        error = CollectiveMismatchError(self._group, round.tag, round.number, calls)
+        answered = list(round.told)
+        self._fail_round(round, error)
+        for early in answered:
+            waits_in = self._round_where_waiting(round.tag, early)
+            if waits_in is None:
+                self._owed[round.tag, early] = error
+            else:
+                self._fail_round(waits_in, error)
+                self._free_if_done(waits_in)
+
+    def _fail_round(self, round: _Round, error: CollectiveMismatchError) -> None:
+        round.error = error
+        for arrival in round.arrivals.values():
+            if arrival.rank not in round.told:
+                self._fail(arrival, error)
+
+    def _round_where_waiting(self, tag: Tag, rank: int) -> _Round | None:
+        for round in self._rounds.values():
+            if round.tag == tag and rank in round.arrivals and rank not in round.told:
+                return round
+        return None
+
+    # ----------------------------------------------------------------------- withdrawing, loss, abort, expiry
+
+    def withdraw(self, arrival: _Arrival) -> bool:
+        """Uncount an arrival that was not answered. False if its round is complete: then it is answered."""
+        round = arrival.round
+        if len(round.arrivals) == self.world_size:
+            self._release_last(round)
+            return False
+        del round.arrivals[arrival.rank]
+        self._free_bytes(round, arrival)
+        if not round.arrivals:
+            del self._rounds[round.tag, round.number]
+        return True
+
+    def lose(self, rank: int, error: PeerLostError) -> None:
+        """A rank is gone: fail what needs it and where it has not arrived."""
+        self._gone[rank] = error
+        for owed in [key for key in self._owed if key[1] == rank]:
+            del self._owed[owed]
+        for round in list(self._rounds.values()):
+            arrived = round.arrivals.get(rank)
+            if arrived is None:
+                for arrival in round.arrivals.values():
+                    needs_it = arrival.needs >= Needs.ALL or (
+                        arrival.needs == Needs.ROOT and round.signature.root == rank
+                    )
+                    if needs_it and arrival.rank not in round.told:
+                        self._fail(arrival, error)
+            else:
+                round.told.add(rank)
+            self._confirm(round, rank)
+            self._free_if_done(round)
+
+    def abort(self, error: AiopgError) -> None:
+        """Fail every waiting arrival and drop every round."""
+        for round in self._rounds.values():
+            for arrival in round.arrivals.values():
+                if arrival.rank not in round.told:
+                    self._fail(arrival, error)
+        self._rounds.clear()
+        self._owed.clear()
+        self.bytes = 0
+
+    def expire(self, now: float) -> int:
+        """Drop the parts of givers who do not wait and whose time is over; how many."""
+        return sum(self._expire_round(round, now) for round in list(self._rounds.values()) if round.oldest <= now)
+
+    def _expire_round(self, round: _Round, now: float) -> int:
+        old = [a for a in round.arrivals.values() if a.parts and a.rank in round.told and a.expires <= now]
+        if not old:
+            return 0
+        round.expired = DataExpiredError(self._group, f"{round.signature} number {round.number}, tag {round.tag!r},")
+        for arrival in old:
+            self._free_bytes(round, arrival)
+            arrival.parts = []
+        for arrival in round.arrivals.values():
+            if arrival.rank not in round.told:
+                self._fail(arrival, round.expired)
+        self._free_if_done(round)
+        return len(old)
+
+    def _free_bytes(self, round: _Round, arrival: _Arrival) -> None:
+        size = sum(map(len, arrival.parts))
+        round.bytes -= size
+        self.bytes -= size
+
+    def _free_if_done(self, round: _Round) -> None:
+        told = len(round.told)
+        if self._gone:
+            told += sum(1 for rank in self._gone if rank not in round.told)
+        if told == self.world_size and self._rounds.pop((round.tag, round.number), None) is not None:
+            self.bytes -= round.bytes
+
+
+JOIN_BELOW = 1024 * 1024
+"""Answers up to this size are joined once for all ranks; of larger ones the ranks share the pieces."""
+
+
+def _joined(arrivals: list[_Arrival], rank: int) -> Body:
+    """What a needer of all gets: every part for `rank`, in rank order; nothing if nobody gave anything."""
+    if not any(a.parts for a in arrivals):
+        return ()
+    body = join_parts([arrival.part_for(rank) for arrival in arrivals])
+    return (b"".join(body),) if body_size(body) <= JOIN_BELOW else body

@@ -1,0 +1,100 @@
+"""How classes that state their own fields or members are sent without being told."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Conversion", "conversion_for", "sent_by_itself"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How to take instances of one class apart and to build them again.
+
+    Attributes:
+        encode: makes what is sent of an instance.
+        decode: makes an instance; raises ValueError or TypeError where that cannot be.
+        by_fields: what is sent is a dict of fields.
+    """
+
+    encode: Callable[[Any], object]
+    decode: Callable[[Any], object]
+    by_fields: bool
+
+
+def sent_by_itself(cls: type) -> bool:
+    """Whether the class can be registered without `encode=` and `decode=`."""
+    return conversion_for(cls) is not None
+
+
+def conversion_for(cls: type) -> Conversion | None:
+    """The conversion for an Enum, NamedTuple or dataclass whose `__init__` takes its fields, or None."""
+    if issubclass(cls, enum.Flag):
+        return Conversion(lambda member: member.value, lambda value: _flag(cls, value), by_fields=False)
+    if issubclass(cls, enum.Enum):
+        return Conversion(lambda member: member.name, lambda name: _member(cls, name), by_fields=False)
+    if dataclasses.is_dataclass(cls):
+        return _dataclass_conversion(cls)
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return _named_tuple_conversion(cls)
+    return None
+
+
+def _flag(cls: type[enum.Flag], value: object) -> enum.Flag:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is no value of this Flag")
+    return cls(value)
+
+
+def _member(cls: type[enum.Enum], name: object) -> enum.Enum:
+    if type(name) is not str or name not in cls.__members__:
+        raise ValueError(f"it has no member {name!r}; the two sides have different versions of it")
+    return cls[name]
+
+
+def _dataclass_conversion(cls: type) -> Conversion | None:
+    names = [field.name for field in dataclasses.fields(cls)]
+    init_names = {field.name for field in dataclasses.fields(cls) if field.init}
+    if inspect.signature(cls).parameters.keys() != init_names:
+        return None  # InitVar, or an __init__ of its own: what it needs cannot be told from the fields.
+    # __init__ validates; but what __post_init__ computed on this side must give way to what was sent.
+    settles = len(names) != len(init_names) or hasattr(cls, "__post_init__")
+
+    def encode(value: object) -> object:
+        return {name: getattr(value, name) for name in names}
+
+    def decode(content: object) -> object:
+        values = _checked(content, frozenset(names))
+        instance: object = cls(**{name: value for name, value in values.items() if name in init_names})
+        if settles:
+            for name, value in values.items():
+                object.__setattr__(instance, name, value)
+        return instance
+
+    return Conversion(encode, decode, by_fields=True)
+
+
+def _named_tuple_conversion(cls: Any) -> Conversion:
+    names = frozenset(cls._fields)
+    return Conversion(
+        lambda value: dict(zip(cls._fields, value, strict=True)),
+        lambda content: cls(**_checked(content, names)),
+        by_fields=True,
+    )
+
+
+def _checked(content: object, names: frozenset[str]) -> Mapping[str, object]:
+    if type(content) is not dict:
+        raise ValueError("its fields are missing")
+    if content.keys() != names:
+        missing, unknown = names - content.keys(), content.keys() - names
+        raise ValueError(
+            f"fields missing: {sorted(missing)}; fields unknown: {sorted(map(str, unknown))}; "
+            "the two sides have different versions of it"
+        )
+    return content

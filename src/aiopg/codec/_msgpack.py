@@ -1,0 +1,142 @@
+"""The default codec. Both directions are one call into msgpack where the object allows it."""
+
+from __future__ import annotations
+
+from msgpack import Packer, unpackb
+
+from aiopg.codec._extensions import ENCODERS
+from aiopg.codec._limits import DEFAULT_LIMITS, Limits, check_payload, container_bound
+from aiopg.codec._marks import MARK_HEAD, MARKS, Kind
+from aiopg.codec._protocol import Buffer
+from aiopg.codec._reader import Reader, malformed, read_extension
+from aiopg.codec._registry import TypeRegistry, shared_registry
+from aiopg.codec._survey import CONTAINERS, survey
+from aiopg.codec._writer import write
+
+__all__ = ["MsgpackCodec"]
+
+# The packer writes bytearray, memoryview and its own ExtType and Timestamp as something else without asking,
+# so an object with any type but these goes the careful way.
+_FLAT = frozenset({type(None), bool, int, float, str, bytes})
+_QUICK_KINDS = (_FLAT | CONTAINERS | ENCODERS.keys()) - {bytearray}
+
+# A packer keeps the buffer of the largest payload that it made.
+_KEPT_BUFFER = 1 << 20
+
+_MARK_BYTE = MARK_HEAD[0]
+_TUPLE, _SET, _FROZENSET = MARKS[Kind.TUPLE], MARKS[Kind.SET], MARKS[Kind.FROZENSET]
+
+
+class MsgpackCodec:
+    """Python objects as msgpack, each back as the type that it was.
+
+    What can be sent is listed in `aiopg.codec`; everything else is refused with the path to it. Reading a
+    payload runs no code but the `decode=` functions and classes that this process registered, and for
+    whatever bytes it either returns a value or raises CodecError. What a payload can unfold into is limited:
+    about 16 times its size and 16 MiB. The time is not limited where keys of dicts or members of sets were
+    chosen to collide; use the codec among processes that share a token.
+
+    One codec may be used by several threads at once.
+
+    Args:
+        registry: the classes that can be sent; by default those of `register_type`.
+        max_depth: how many containers and registered objects may lie inside one another, 1 to 200.
+        max_containers: how many containers a payload may have, beside one for every 16 bytes of its size.
+    """
+
+    name = "msgpack"
+
+    def __init__(
+        self,
+        registry: TypeRegistry | None = None,
+        *,
+        max_depth: int = DEFAULT_LIMITS.max_depth,
+        max_containers: int = DEFAULT_LIMITS.max_containers,
+    ) -> None:
+        self._registry = shared_registry if registry is None else registry
+        self._limits = Limits(max_depth, max_containers)
+        self._max_depth = max_depth
+        self._harmless = self._limits.harmless
+        # A packer is not re-entrant, for threads or for an encode= that encodes: each call takes one.
+        self._packers: list[Packer] = []
+
+    def __repr__(self) -> str:
+        limits = self._limits
+        return f"{type(self).__name__}(max_depth={limits.max_depth}, max_containers={limits.max_containers})"
+
+    def encode(self, obj: object) -> bytes:
+        """The payload of an object.
+
+        Raises:
+            CodecError: something in it has no encoding, or lies too deep; `path` leads to it.
+        """
+        payload = self._encode_quickly(obj)
+        if payload is None:
+            payload = write(obj, self._registry, self._limits)
+        if len(payload) > self._harmless:
+            check_payload(payload, self._limits, "obj")
+        return payload
+
+    def _encode_quickly(self, obj: object) -> bytes | None:
+        try:
+            packer = self._packers.pop()
+        except IndexError:
+            packer = Packer(strict_types=True, default=_default)
+        try:
+            payload: bytes = packer.pack(obj)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        if len(payload) <= _KEPT_BUFFER:
+            self._packers.append(packer)
+        if type(obj) is dict and _FLAT.issuperset(map(type, obj.values())) and _FLAT.issuperset(map(type, obj)):
+            return payload
+        # Only now: an object that contains itself has no end, and the packer is what finds out.
+        kinds, depth = survey(obj)
+        return payload if kinds <= _QUICK_KINDS and depth <= self._max_depth else None
+
+    def decode(self, payload: Buffer) -> object:
+        """The object of a payload. A bytearray or memoryview is copied first.
+
+        Raises:
+            CodecError: the bytes are not what `encode` makes, they pass a limit, or they need a class (or
+                numpy, or a time zone) that this process does not have.
+        """
+        data = payload if type(payload) is bytes else bytes(memoryview(payload))
+        if (size := len(data)) > self._harmless:
+            check_payload(data, self._limits, "payload")
+        # Most payloads have too few containers to be too deep.
+        measures = size > self._max_depth and container_bound(data) > self._max_depth
+        try:
+            # The search for one byte, given as a number, is ten times as fast and mostly enough.
+            if _MARK_BYTE in data and MARK_HEAD in data:
+                return self._decode_marked(data, measures)
+            value: object = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=read_extension)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise malformed("msgpack", f"malformed: {error or type(error).__name__}") from error
+        if measures and survey(value)[1] > self._max_depth:
+            raise malformed("msgpack", self._limits.too_deep())
+        return value
+
+    def _decode_marked(self, data: bytes, measures: bool) -> object:
+        reader = Reader(self._registry, self._limits, measures=measures)
+        value: object = unpackb(
+            data, strict_map_key=False, timestamp=3, ext_hook=reader.extension, list_hook=reader.array
+        )
+        reader.finish()
+        if measures and survey(value, reader.depths)[1] > self._max_depth:
+            raise malformed("msgpack", self._limits.too_deep())
+        return value
+
+
+def _default(value: object) -> object:
+    """What the packer writes for a value that it does not know; it asks for the parts in turn."""
+    kind = type(value)
+    if kind is tuple:
+        return [_TUPLE, *value]  # type: ignore[misc]
+    if (encoder := ENCODERS.get(kind)) is not None:
+        return encoder(value)
+    if kind is set:
+        return [_SET, *value]  # type: ignore[misc]
+    if kind is frozenset:
+        return [_FROZENSET, *value]  # type: ignore[misc]
+    raise TypeError(kind)

@@ -1,0 +1,37 @@
+"""What a group asks of a codec."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+__all__ = ["Buffer", "Codec"]
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class Codec(Protocol):
+    """Turns objects into payloads and payloads into objects.
+
+    One codec serves many groups, tasks and threads at once. All members of a group use codecs of one name.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the codec is called in handshakes and messages ("msgpack")."""
+        ...
+
+    def encode(self, obj: object) -> Buffer:
+        """The payload for an object; it does not change when the object does.
+
+        Raises:
+            CodecError: the object, or something in it, has no encoding.
+        """
+        ...
+
+    def decode(self, payload: Buffer) -> object:
+        """The object of a payload; it shares no memory with the payload.
+
+        Raises:
+            CodecError: the payload is none of this codec's, whatever its bytes are.
+        """
+        ...

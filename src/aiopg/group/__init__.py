@@ -1,0 +1,7 @@
+"""Process groups for asyncio programs."""
+
+from aiopg.group._base import PendingCall
+from aiopg.group._group import AsyncStatelessGroup
+from aiopg.group._reduce import ReduceOp
+
+__all__ = ["AsyncStatelessGroup", "PendingCall", "ReduceOp"]

@@ -1,0 +1,324 @@
+"""What every group is: who it is, where its store is, and how one call of it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiopg._core.limits import Limits
+from aiopg.codec import Codec, MsgpackCodec
+from aiopg.errors import (
+    AiopgError,
+    CollectiveMismatchError,
+    DataExpiredError,
+    ForkError,
+    GroupAbortedError,
+    GroupClosedError,
+    PeerLostError,
+    StoreError,
+    WrongThreadError,
+)
+from aiopg.group._numbers import Numbers
+from aiopg.server.hosting import HostedStore
+from aiopg.stores.base import Buffer, Call, Member, Store, Tag
+
+__all__ = ["DEFAULT_TIMEOUT", "GroupBase", "PendingCall", "check_timeout"]
+
+logger = logging.getLogger("aiopg.group")
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT = 300.0
+CLOSE_SECONDS = 2.0
+"""How long close() waits for the store to say goodbye."""
+
+RECENT_ENTRIES = 1024
+"""How many of its last sends a group remembers in `entries`."""
+
+_DECIDED = (CollectiveMismatchError, DataExpiredError, GroupAbortedError, PeerLostError)
+"""Errors that are the outcome of the call's number; after any other one, the number was not used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingCall:
+    """One call of this group that waits."""
+
+    op: str
+    tag: Tag
+    seq: int
+    elapsed: float
+    """Seconds since it was made."""
+    remaining: float
+    """Seconds until its deadline; `math.inf` without one."""
+
+
+def check_timeout(timeout: float) -> float:
+    """`timeout` in seconds, if it is one: a number over 0, `math.inf` for no deadline. Raises `ValueError`."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    if math.isnan(timeout) or timeout <= 0:
+        raise ValueError(f"timeout must be over 0 seconds (math.inf for no deadline), not {timeout!r}")
+    return float(timeout)
+
+
+class GroupBase:
+    """Identity, life cycle, and the running of calls. See `AsyncStatelessGroup`."""
+
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        store: Store,
+        socket: socket.socket | None = None,
+        data_expiration_seconds: float = 3600,
+        *,
+        group: str = "default",
+        codec: Codec | None = None,
+        store_timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        check_place(rank, world_size)
+        self.rank = rank
+        self.world_size = world_size
+        self.name = check_name(group)
+        self.store = store
+        self.socket = socket
+        self.data_expiration_seconds = check_expiration(data_expiration_seconds)
+        self.store_timeout = check_timeout(store_timeout)
+        self.send_dst_counter = dict.fromkeys(range(world_size), 0)
+        self.recv_src_counter = dict.fromkeys(range(world_size), 0)
+        self.broadcast_send_counter = 0
+        self.broadcast_recv_src_counter = dict.fromkeys(range(world_size), 0)
+        self.entries: deque[tuple[str, float]] = deque(maxlen=RECENT_ENTRIES)
+        self._codec: Codec = codec if codec is not None else MsgpackCodec()
+        self._member: Member | None = None
+        self._joining = asyncio.Lock()
+        self._numbers = Numbers()
+        self._calls: set[Call] = set()
+        self._owns_store = False
+        self._hosted: HostedStore | None = None
+        self._leaves_last = False
+        """The store is in this process, so this rank leaves barriers last."""
+        self._closed = False
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __repr__(self) -> str:
+        if self._closed:
+            state = "closed"
+        else:
+            state = f"incarnation {self._member.incarnation}" if self._member else "not joined"
+        return (
+            f"<{type(self).__name__} {self.name!r} rank {self.rank} of {self.world_size}, {state}, "
+            f"{len(self._calls)} calls waiting, at {self.store.url}>"
+        )
+
+    # ---------------------------------------------------------------------------------------------- life cycle
+
+    async def join(self, *, timeout: float | None = None) -> None:
+        """Take this rank's place and wait until every rank has. The first call of a group does it by itself.
+
+        Cancelling and a timeout take the join back; joining again is fine.
+
+        Args:
+            timeout: seconds; the group's store_timeout if not given.
+
+        Raises:
+            GroupTimeoutError: some ranks did not join in time; `.missing` names them.
+            RankConflictError: a live member holds this rank.
+            WorldSizeMismatchError: a live group of this name has another size.
+            GroupClosedError: the group was closed.
+            StoreLostError: the link to the store ended.
+        """
+        self._check_usable()
+        call = self._new_call("join", 0, 0, timeout)
+        await self._join(call)
+
+    async def _join(self, call: Call) -> Member:
+        join = Call("join", self.name, self.rank, 0, 0, call.started, call.deadline)
+        try:
+            async with join.within_deadline():
+                await self._joining.acquire()
+        except TimeoutError:
+            raise join.timed_out(None, None) from None
+        try:
+            if self._member is None:
+                self._loop = asyncio.get_running_loop()
+                seat = self.store.join(join, self.world_size, ttl=self.data_expiration_seconds)
+                self._member = await self._watched(join, seat)
+            return self._member
+        finally:
+            self._joining.release()
+
+    async def abort(self, reason: str) -> None:
+        """Fail every call on this group at every rank, now and later, with `GroupAbortedError(rank, reason)`.
+
+        The first abort of a group is the one that is told. The group can then only be closed. Cancelling it after
+        it was sent does not undo it.
+
+        Args:
+            reason: text for the other ranks; over 1 KiB the rest is cut off.
+
+        Raises:
+            GroupClosedError: the group was closed.
+            StoreLostError: the link to the store ended; the other ranks see this rank as lost.
+        """
+        self._check_usable()
+        call = self._new_call("abort", 0, 0, CLOSE_SECONDS)
+        member = self._member or await self._join(call)
+        await member.abort(call, str(reason))
+
+    async def close(self) -> None:
+        """Leave the group and let go of the store. Closing twice is fine.
+
+        Calls that wait on this group raise `GroupClosedError`; calls of other ranks that need this one and do not
+        have what they need raise `PeerLostError`. Ends within about 2 s whatever the store does. A store that
+        `create()` hosts in this process serves on until the other ranks have left, at most 2 s more.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._pid != os.getpid():
+            return  # the connection is the parent's, and goes on
+        try:
+            if self._member is not None:
+                await self._leave(self._member)
+        finally:
+            if self._owns_store:
+                await self.store.close()
+            if self._hosted is not None:
+                await self._hosted.close()
+
+    async def _leave(self, member: Member) -> None:
+        try:
+            await member.leave(self._new_call("leave", 0, 0, CLOSE_SECONDS))
+        except (StoreError, GroupClosedError, TimeoutError) as error:
+            # The store sees the connection end and tells the others all the same.
+            logger.info("rank %d left group %r without the store's goodbye: %s", self.rank, self.name, error)
+
+    async def __aenter__(self) -> Self:
+        await self.join()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            if exc is not None and not self._closed and not isinstance(exc, GroupAbortedError):
+                with suppress(AiopgError):  # the exception that leaves the block is the one to be seen
+                    await self.abort(f"{type(exc).__name__}: {exc}")
+        finally:
+            await self.close()
+
+    def pending(self) -> tuple[PendingCall, ...]:
+        """The calls of this rank that wait right now, oldest first."""
+        calls = sorted(self._calls, key=lambda call: call.started)
+        now = calls[0].started + calls[0].elapsed if calls else 0.0
+        return tuple(
+            PendingCall(op=c.op, tag=c.tag, seq=c.seq, elapsed=now - c.started, remaining=c.deadline - now)
+            for c in calls
+        )
+
+    async def expire_data(self) -> None:
+        """Have the store drop what waited longer than data_expiration_seconds, now rather than soon.
+
+        Who would have read it gets `DataExpiredError`. Also forgets old `entries`.
+        """
+        self._check_usable()
+        call = self._new_call("expire_data", 0, 0, None)
+        member = self._member or await self._join(call)
+        await member.expire(call)
+        while self.entries and self.entries[0][1] < time.monotonic() - self.data_expiration_seconds:
+            self.entries.popleft()
+
+    # ---------------------------------------------------------------------------------------------- one call
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise GroupClosedError(f"group {self.name!r} was closed at rank {self.rank}")
+        if self._pid != os.getpid():
+            raise ForkError(
+                f"group {self.name!r} belongs to process {self._pid}, and this is its forked child {os.getpid()}; "
+                "make a new group here"
+            )
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise WrongThreadError(f"group {self.name!r} belongs to another event loop than the one that runs here")
+
+    def _check_peer(self, what: str, rank: int) -> None:
+        if isinstance(rank, bool) or not isinstance(rank, int):
+            raise TypeError(f"{what} must be a rank, not {rank!r}")
+        if not 0 <= rank < self.world_size:
+            raise ValueError(f"{what} must be a rank from 0 to {self.world_size - 1}, not {rank}")
+
+    def _new_call(self, op: str, tag: Tag, seq: int, timeout: float | None) -> Call:
+        if isinstance(tag, bool) or not isinstance(tag, int | str):
+            raise TypeError(f"tag must be an int or a str, not {tag!r}")
+        seconds = self.store_timeout if timeout is None else check_timeout(timeout)
+        now = asyncio.get_running_loop().time()
+        return Call(op, self.name, self.rank, tag, seq, now, now + seconds)
+
+    async def _run(self, call: Call, counted: Hashable, verb: Callable[[Member, Call], Awaitable[T]]) -> T:
+        """Run one verb under the next number of `counted`; the number is given back if the call left no trace."""
+        key = (counted, call.tag)
+        call.seq = self._numbers.take(key)
+        try:
+            # The first await comes after the number is taken, so call order is order.
+            member = self._member or await self._join(call)
+            return await self._watched(call, verb(member, call))
+        except BaseException as error:
+            if not isinstance(error, _DECIDED):
+                self._numbers.give_back(key, call.seq)
+            raise
+
+    async def _watched(self, call: Call, verb: Awaitable[T]) -> T:
+        self._calls.add(call)
+        try:
+            return await verb
+        finally:
+            self._calls.discard(call)
+
+    def _encode(self, obj: object) -> Buffer:
+        payload = self._codec.encode(obj)
+        return payload.cast("B") if isinstance(payload, memoryview) else payload
+
+    def _decode(self, payload: Buffer) -> Any:
+        return self._codec.decode(payload)
+
+    def _note_entry(self, address: str) -> None:
+        self.entries.append((address, time.monotonic()))
+
+
+def check_place(rank: int, world_size: int) -> None:
+    """Raises `ValueError` or `TypeError` unless rank and world_size are what they must be."""
+    for name, value in (("rank", rank), ("world_size", world_size)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an int, not {value!r}")
+    if world_size < 1:
+        raise ValueError(f"world_size must be at least 1, not {world_size}")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, not {rank}")
+
+
+def check_name(group: str) -> str:
+    """Raises `TypeError` or `ValueError` unless `group` can name a group."""
+    if not isinstance(group, str):
+        raise TypeError(f"group must be a str, not {group!r}")
+    limit = Limits().name_bytes
+    if not 1 <= len(group.encode(errors="replace")) <= limit:
+        raise ValueError(f"a group name has 1 to {limit} bytes in UTF-8, not {group!r:.200}")
+    return group
+
+
+def check_expiration(seconds: float) -> float:
+    """Raises `ValueError` unless data_expiration_seconds is a number over 0."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise ValueError(f"data_expiration_seconds must be over 0, not {seconds!r}")
+    return float(seconds)

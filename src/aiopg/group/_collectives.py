@@ -1,0 +1,142 @@
+"""The collectives: calls that every rank of the group makes, in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiopg.group._base import GroupBase
+from aiopg.group._reduce import ReduceOp, reduce_name, reduce_values
+from aiopg.stores.base import Buffer, Needs, Tag
+
+__all__ = ["Collectives"]
+
+NO_ROOT = -1
+
+
+class Collectives(GroupBase):
+    """barrier, broadcast, all_gather, gather, scatter, all_to_all, all_reduce, reduce.
+
+    The rules of all of them, beside each one's own:
+
+    - *Order.* Per tag, every rank calls the same collectives in the same order, with the same root and reduce op.
+      Where they differ, `CollectiveMismatchError` is raised on all ranks.
+    - *Cancel and timeout* take this rank's arrival back: it is not counted. Calling again is the same call again.
+      Where the others had already got theirs, the result is kept for that call.
+    - `tag`: collectives of one tag are independent of those of another; an int or a short text.
+    - `timeout`: seconds, the group's store_timeout if not given, `math.inf` for none. `GroupTimeoutError` names who
+      arrived and who is missing.
+    - *Raises*: `ValueError` (a root that is no rank, a timeout not over 0), `GroupTimeoutError`, `PeerLostError`
+      (a rank that this call needs is gone), `CollectiveMismatchError`, `GroupAbortedError`, `DataExpiredError`,
+      `CodecError`, `PayloadTooLargeError`, `StoreFullError`, `StoreLostError`, `GroupClosedError`.
+    """
+
+    async def barrier(self, timeout: float | None = 30.0, *, tag: Tag = 0) -> None:
+        """Wait until every rank has called it.
+
+        A barrier that returns on one rank returns on all that live. Where rank 0 hosts the store in its own process,
+        rank 0 returns last, when every other rank has its release in hand; it waits at most `timeout` for that too.
+        Polling with a short timeout works: an arrival that timed out is not counted.
+        """
+        needs = Needs.ALL_TOLD if self._leaves_last else Needs.ALL
+        await self._round("barrier", NO_ROOT, [], needs, tag, timeout)
+
+    async def broadcast(self, obj: Any = None, src: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> Any:
+        """Give rank `src`'s object to every rank; returns it. `obj` of the other ranks is ignored.
+
+        `src` does not wait for the others and gets its own object back; the others wait for `src` alone.
+        """
+        self._check_peer("src", src)
+        if self.rank == src:
+            await self._round("broadcast", src, [self._encode(obj)], Needs.NOTHING, tag, timeout)
+            self.broadcast_send_counter += 1
+            return obj
+        (payload,) = await self._round("broadcast", src, [], Needs.ROOT, tag, timeout)
+        self.broadcast_recv_src_counter[src] += 1
+        return self._decode(payload)
+
+    async def all_gather(self, obj: Any, *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
+        """Every rank's object, in rank order, on every rank."""
+        parts = await self._round("all_gather", NO_ROOT, [self._encode(obj)], Needs.ALL, tag, timeout)
+        return [self._decode(part) for part in parts]
+
+    async def gather(self, obj: Any, dst: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> list[Any] | None:
+        """Every rank's object, in rank order, on rank `dst`; `None` on the others, which do not wait."""
+        self._check_peer("dst", dst)
+        needs = Needs.ALL if self.rank == dst else Needs.NOTHING
+        parts = await self._round("gather", dst, [self._encode(obj)], needs, tag, timeout)
+        return [self._decode(part) for part in parts] if self.rank == dst else None
+
+    async def scatter(
+        self, objs: Sequence[Any] | None = None, src: int = 0, *, tag: Tag = 0, timeout: float | None = None
+    ) -> Any:
+        """Rank i gets `objs[i]` of rank `src`. `objs` of the other ranks is ignored.
+
+        Raises `ValueError` at `src` if `objs` does not have world_size entries.
+        """
+        self._check_peer("src", src)
+        parts = self._encode_each(objs) if self.rank == src else []
+        (payload,) = await self._round("scatter", src, parts, Needs.ROOT, tag, timeout)
+        return self._decode(payload)
+
+    async def all_to_all(self, objs: Sequence[Any], *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
+        """Rank i gets `[objs[i] of rank 0, objs[i] of rank 1, ...]`.
+
+        Raises `ValueError` if `objs` does not have world_size entries.
+        """
+        parts = await self._round("all_to_all", NO_ROOT, self._encode_each(objs), Needs.ALL, tag, timeout)
+        return [self._decode(part) for part in parts]
+
+    async def all_reduce(self, obj: Any, op: ReduceOp = "sum", *, tag: Tag = 0, timeout: float | None = None) -> Any:
+        """All ranks' values reduced to one, on every rank.
+
+        The values are reduced in rank order on each rank, so every rank gets the very same result, rounding included.
+
+        Args:
+            obj: a number, a numpy array or scalar, or a list of numbers (element by element); with a function as `op`,
+                anything it takes.
+            op: "sum", "prod", "min", "max", or a function of two values, the same on every rank.
+            tag, timeout: see the class.
+
+        Raises:
+            ValueError: an unknown op, or values that do not go together, on every rank.
+        """
+        name = reduce_name(op)
+        parts = await self._round("all_reduce", NO_ROOT, [self._encode(obj)], Needs.ALL, tag, timeout, detail=name)
+        return reduce_values([self._decode(part) for part in parts], op)
+
+    async def reduce(
+        self, obj: Any, dst: int = 0, op: ReduceOp = "sum", *, tag: Tag = 0, timeout: float | None = None
+    ) -> Any:
+        """`all_reduce` on rank `dst` alone; `None` on the others, which do not wait."""
+        self._check_peer("dst", dst)
+        name = reduce_name(op)
+        needs = Needs.ALL if self.rank == dst else Needs.NOTHING
+        parts = await self._round("reduce", dst, [self._encode(obj)], needs, tag, timeout, detail=name)
+        return reduce_values([self._decode(part) for part in parts], op) if self.rank == dst else None
+
+    broadcast_obj = broadcast
+    all_gather_obj = all_gather
+
+    async def _round(
+        self,
+        op: str,
+        root: int,
+        parts: list[Buffer],
+        needs: int,
+        tag: Tag,
+        timeout: float | None,
+        *,
+        detail: str = "",
+    ) -> list[Buffer]:
+        self._check_usable()
+        call = self._new_call(op, tag, 0, timeout)
+        result = await self._run(call, "round", lambda member, call: member.round(call, root, detail, parts, needs))
+        if parts:
+            self._note_entry(f"{op} number {call.seq}, tag {tag!r}")
+        return result
+
+    def _encode_each(self, objs: Sequence[Any] | None) -> list[Buffer]:
+        if objs is None or isinstance(objs, str | bytes) or len(objs) != self.world_size:
+            raise ValueError(f"objs must have one entry for each of the {self.world_size} ranks")
+        return [self._encode(obj) for obj in objs]

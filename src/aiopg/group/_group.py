@@ -1,0 +1,251 @@
+"""`AsyncStatelessGroup`: what a program holds."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any, Self
+
+from aiopg.address import Address
+from aiopg.codec import Codec
+from aiopg.errors import GroupTimeoutError, StoreLostError
+from aiopg.group._base import DEFAULT_TIMEOUT, check_expiration, check_place, check_timeout
+from aiopg.group._collectives import Collectives
+from aiopg.group._environment import read_environment
+from aiopg.group._messages import Messages
+from aiopg.group._rendezvous import PAUSE_SECONDS, find_store, found_store
+from aiopg.server.hosting import HostedStore, StoreHost
+from aiopg.stores import open_store
+
+__all__ = ["AsyncStatelessGroup"]
+
+
+class AsyncStatelessGroup(Messages, Collectives):
+    """A group of `world_size` processes that exchange objects, as one of them sees it.
+
+    An object and not global state: a process can be in any number of groups, overlapping, formed in any order. Made
+    by `create` (rank 0 hosts the store), `connect` (a store that already runs), `from_env` (a launcher says which), or
+    directly over a `Store` in hand; then the first call, `join()` or `async with` joins.
+
+    As an async context manager it joins on entry and leaves on exit; an exception that leaves the block aborts the
+    group, so that every other rank raises `GroupAbortedError` with its type and text.
+
+    It belongs to the event loop that joined it. Any number of its calls may run at once.
+
+    Attributes:
+        rank: this process's rank, 0 to world_size - 1.
+        world_size: how many ranks the group has.
+        name: the group's name on its store.
+        store: the `Store` it talks to.
+        socket: the listening socket it was made with, if any; a hosted store has taken it over.
+        data_expiration_seconds: how long what this rank sent and nobody took is kept.
+        store_timeout: seconds that a call without timeout= may take.
+        send_dst_counter: how many sends to each rank are done.
+        recv_src_counter: how many receives from each rank are done.
+        broadcast_send_counter: how many broadcasts from this rank are done.
+        broadcast_recv_src_counter: how many broadcasts from each rank are done.
+        entries: the last sends and collectives that gave data: (address, `time.monotonic()`).
+
+    Args:
+        rank, world_size: this process's place.
+        store: a link to a store; it is not closed with the group.
+        socket: kept as an attribute only.
+        data_expiration_seconds: see above; over 0.
+        group: name of the group.
+        codec: how objects become bytes; `MsgpackCodec()` if not given. The same on every rank.
+        store_timeout: see above; over 0, `math.inf` for no deadline.
+    """
+
+    @classmethod
+    async def create(
+        cls,
+        host: str,
+        port: int,
+        rank: int,
+        world_size: int,
+        data_expiration_seconds: float = 3600,
+        store_timeout: float = DEFAULT_TIMEOUT,
+        *,
+        group: str = "default",
+        token: str | None = None,
+        ssl: ssl.SSLContext | None = None,
+        listen_socket: socket.socket | None = None,
+        codec: Codec | None = None,
+        reconnect_grace: float = 5.0,
+        store_host: StoreHost = "process",
+    ) -> Self:
+        """Form a group; returns when every rank has called it.
+
+        Rank 0 hosts the store on `host:port`, or joins the aiopg store that already serves there: any number of groups
+        share an address, each under its own `group` name. By default the store runs in a process of its own, which
+        ends when its last member has left; nothing that happens to rank 0 disturbs it. The other ranks wait for the
+        store to come up.
+
+        Cancelling or a timeout takes this rank's join back.
+
+        Args:
+            host, port: where the store is; rank 0 listens on exactly this address.
+            rank, world_size: this process's place.
+            data_expiration_seconds: seconds for which the store keeps what this rank sent and nobody took.
+            store_timeout: seconds for forming the group, and the default timeout of its calls.
+            group: name of the group on the store.
+            token, ssl: login and encryption; not in this version, must be None.
+            listen_socket: rank 0 only: a bound, listening socket to serve on; it is taken over and closed here.
+            codec: how objects become bytes, the same on every rank; `MsgpackCodec()` if not given.
+            reconnect_grace: seconds for which a broken connection may be made anew; in this version a member whose
+                connection ends is lost at once, whatever is given.
+            store_host: where rank 0 hosts the store: "process", "thread" or "loop". The last two end with rank 0.
+
+        Raises:
+            ValueError, TypeError: an argument makes no sense.
+            GroupTimeoutError: not every rank came within store_timeout; `.missing` names them.
+            RankConflictError: a live member holds this rank.
+            WorldSizeMismatchError: a live group of this name has another world_size.
+            AddressInUseError: rank 0: something that is no aiopg store holds the address.
+            StoreUnreachableError: the address cannot be reached or listened on, or a program that is no store answers.
+            StoreLostError: the store's process could not be started.
+        """
+        check_place(rank, world_size)
+        check_expiration(data_expiration_seconds)
+        _refuse_login(token, ssl)
+        _check_address(port, rank, world_size, listen_socket)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + check_timeout(store_timeout)
+        address = Address(host, port)
+        while True:
+            hosted: HostedStore | None = None
+            if rank == 0:
+                store, hosted = await found_store(address, deadline, listen_socket=listen_socket, store_host=store_host)
+            else:
+                store = await find_store(address, deadline, group=group, rank=rank)
+            made = cls(
+                rank, world_size, store, listen_socket, data_expiration_seconds,
+                group=group, codec=codec, store_timeout=store_timeout,
+            )  # fmt: skip
+            made._owns_store, made._hosted = True, hosted
+            made._leaves_last = hosted is not None and hosted.in_this_process
+            try:
+                await made._enter(deadline)
+            except StoreLostError:
+                # A store that just ended with its last group: whoever founds the next one, we begin anew.
+                if listen_socket is not None or loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS)
+            else:
+                return made
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        rank: int,
+        world_size: int,
+        group: str = "default",
+        data_expiration_seconds: float = 3600,
+        store_timeout: float = DEFAULT_TIMEOUT,
+        codec: Codec | None = None,
+    ) -> Self:
+        """Form a group over a store that already runs; returns when every rank has called it.
+
+        Args:
+            url: `aiopg://host:port`, `unix:///path` or `memory://name`.
+            rank, world_size, group, data_expiration_seconds, store_timeout, codec: as for `create`.
+
+        Raises: as `create`; `StoreUnreachableError` also if no store is there within store_timeout.
+        """
+        check_place(rank, world_size)
+        check_expiration(data_expiration_seconds)
+        deadline = asyncio.get_running_loop().time() + check_timeout(store_timeout)
+        store = await open_store(url, timeout=store_timeout)
+        made = cls(
+            rank, world_size, store, None, data_expiration_seconds,
+            group=group, codec=codec, store_timeout=store_timeout,
+        )  # fmt: skip
+        made._owns_store = True
+        await made._enter(deadline)
+        return made
+
+    @classmethod
+    async def from_env(cls, **options: Any) -> Self:
+        """Form the group that a launcher describes in the environment.
+
+        Reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT (then as `create`), or AIOPG_URL (then as `connect`); and,
+        if set, AIOPG_GROUP (name of the group) and AIOPG_TIMEOUT (store_timeout in seconds).
+
+        Args:
+            options: keyword arguments of `create` or `connect`; they win over the environment.
+
+        Raises: `ValueError` that names the variables that are missing or make no sense; else as `create`.
+        """
+        env = read_environment()
+        options.setdefault("group", env.group)
+        if env.timeout is not None:
+            options.setdefault("store_timeout", env.timeout)
+        if env.url is not None:
+            return await cls.connect(env.url, rank=env.rank, world_size=env.world_size, **options)
+        return await cls.create(env.host, env.port, env.rank, env.world_size, **options)
+
+    async def _enter(self, deadline: float) -> None:
+        """Join by `deadline`, or let go of everything."""
+        timeout = deadline - asyncio.get_running_loop().time()
+        try:
+            if timeout <= 0:
+                raise GroupTimeoutError("join", self.name, 0, 0, None, None, self.store_timeout)
+            await self.join(timeout=timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def subgroup(self, ranks: Sequence[int], name: str | None = None) -> Self:
+        """A new group of some ranks of this one, over the same store; returns when all of them have called it.
+
+        Only the ranks named in it call it. Their ranks there are their places in `ranks`. It is independent of this
+        group, except that it uses its link to the store: close it first.
+
+        Args:
+            ranks: ranks of this group, without repetition, the same on every caller.
+            name: tells apart several subgroups of the same ranks.
+
+        Raises:
+            ValueError: ranks has repetitions, a rank that does not exist, or not this one.
+            GroupTimeoutError: not every rank came within store_timeout.
+        """
+        self._check_usable()
+        for rank in ranks:
+            self._check_peer("each of ranks", rank)
+        if len(set(ranks)) != len(ranks) or self.rank not in ranks:
+            raise ValueError(f"ranks must name this rank ({self.rank}) and none twice, not {list(ranks)}")
+        member = self._member or await self._join(self._new_call("join", 0, 0, None))
+        # Derived from this incarnation, so that no two lives of the parent meet in it; hashed, so that it is short.
+        identity = repr((self.name, member.incarnation, list(ranks), name))
+        made = type(self)(
+            list(ranks).index(self.rank), len(ranks), self.store, None, self.data_expiration_seconds,
+            group=f"{self.name[:16]}/{(name or 'sub')[:8]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}",
+            codec=self._codec, store_timeout=self.store_timeout,
+        )  # fmt: skip
+        made._leaves_last = self._leaves_last
+        await made.join()
+        return made
+
+
+def _refuse_login(token: str | None, ssl: ssl.SSLContext | None) -> None:
+    if token is not None or ssl is not None:
+        raise ValueError("this version of aiopg has no login and no encryption yet: token= and ssl= must be None")
+
+
+def _check_address(port: int, rank: int, world_size: int, listen_socket: socket.socket | None) -> None:
+    if listen_socket is not None:
+        if rank != 0:
+            raise ValueError(f"listen_socket is for rank 0, which hosts the store, not for rank {rank}")
+        return
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise ValueError(f"port must be 0 to 65535, not {port!r}")
+    if port == 0 and world_size > 1:
+        raise ValueError(
+            "with port 0 the other ranks cannot know where the store is; bind a socket to port 0 yourself, "
+            "tell them its port and pass it as listen_socket="
+        )

@@ -1,0 +1,79 @@
+"""Messages between two ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiopg.group._base import GroupBase
+from aiopg.stores.base import Tag
+
+__all__ = ["Messages"]
+
+
+class Messages(GroupBase):
+    """send and recv. See `AsyncStatelessGroup`."""
+
+    async def send(self, obj: Any, dst: int, *, tag: Tag = 0, timeout: float | None = None) -> None:
+        """Send an object to rank `dst`; done when the store holds it, received or not.
+
+        Messages from one rank to another with one tag arrive in the order in which they were sent.
+
+        Cancelling takes the message back unless `dst` has received it. Sending the same object again to the same
+        rank and tag is then the same call again: it arrives exactly once either way.
+
+        Args:
+            obj: anything the group's codec encodes.
+            dst: rank to send to; not this one.
+            tag: messages of one tag do not meet those of another; an int or a short text.
+            timeout: seconds; the group's store_timeout if not given, `math.inf` for none.
+
+        Raises:
+            ValueError: dst is no other rank of the group, or timeout is not over 0.
+            CodecError: the object has no encoding.
+            PayloadTooLargeError: the encoded object is over the store's limit; nothing was sent.
+            PeerLostError: dst has left the group or is lost.
+            StoreFullError: too much waits to be received.
+            GroupTimeoutError: the store did not accept it in time.
+            GroupAbortedError, GroupClosedError, StoreLostError.
+        """
+        self._check_usable()
+        self._check_other("dst", dst)
+        payload = self._encode(obj)
+        call = self._new_call("send", tag, 0, timeout)
+        await self._run(call, ("send", dst), lambda member, call: member.put(call, dst, (payload,)))
+        self.send_dst_counter[dst] += 1
+        self._note_entry(f"send to {dst}, tag {tag!r}, number {call.seq}")
+
+    async def recv(self, src: int, *, tag: Tag = 0, timeout: float | None = None) -> Any:
+        """Receive the next object that rank `src` sent here with this tag.
+
+        Cancelling and a timeout lose nothing: a message that was not returned is what the next recv returns.
+
+        Args:
+            src: rank to receive from; not this one.
+            tag: the sender's tag.
+            timeout: seconds; the group's store_timeout if not given, `math.inf` for none.
+
+        Raises:
+            ValueError: src is no other rank of the group, or timeout is not over 0.
+            GroupTimeoutError: nothing came in time; `.missing` is `(src,)`.
+            PeerLostError: src is gone and everything that it sent here was received.
+            DataExpiredError: the message waited longer than its sender's data_expiration_seconds; raised once in
+                its place, the next recv gets the next one.
+            CodecError: the message's bytes are no object for this group's codec; the message is used up.
+            GroupAbortedError, GroupClosedError, StoreLostError.
+        """
+        self._check_usable()
+        self._check_other("src", src)
+        call = self._new_call("recv", tag, 0, timeout)
+        payload = await self._run(call, ("recv", src), lambda member, call: member.take(call, src))
+        self.recv_src_counter[src] += 1
+        return self._decode(payload)
+
+    send_obj = send
+    recv_obj = recv
+
+    def _check_other(self, what: str, rank: int) -> None:
+        self._check_peer(what, rank)
+        if rank == self.rank:
+            raise ValueError(f"{what} must be another rank than this one ({rank})")

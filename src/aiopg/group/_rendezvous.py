@@ -1,0 +1,79 @@
+"""How the ranks of `create()` find one store: rank 0 hosts it, or finds it there already; the others look for it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from aiopg.address import Address
+from aiopg.errors import AddressInUseError, GroupTimeoutError, StoreUnreachableError
+from aiopg.server.hosting import HostedStore, StoreHost, host_store
+from aiopg.server.listen import address_of, bind
+from aiopg.stores.native import NativeStore
+
+__all__ = ["find_store", "found_store"]
+
+ANSWER_SECONDS = 5.0
+"""What listens on our address and has not shaken hands by then is taken for something else than a store. A store
+that was just founded needs a moment to start, on a busy host some seconds."""
+
+FREE_SECONDS = 2.0
+"""How long rank 0 tries again when its address is held and yet nobody answers: a store that is just ending."""
+
+PAUSE_SECONDS = 0.05
+
+
+async def found_store(
+    address: Address, deadline: float, *, listen_socket: socket.socket | None, store_host: StoreHost
+) -> tuple[NativeStore, HostedStore | None]:
+    """Rank 0: host a store on `address`, or join the aiopg store that serves there already; and a link to it.
+
+    Raises:
+        AddressInUseError: something that is not an aiopg store holds the address.
+        StoreUnreachableError: the address cannot be listened on.
+        StoreLostError: the store's process did not come up.
+    """
+    if listen_socket is not None:
+        return await _host(listen_socket, deadline, store_host)
+    loop = asyncio.get_running_loop()
+    give_up = min(loop.time() + FREE_SECONDS, deadline)
+    while True:
+        try:
+            return await _host(await bind(address), deadline, store_host)
+        except AddressInUseError as held:
+            try:
+                return await NativeStore.connect_once(address, min(loop.time() + ANSWER_SECONDS, deadline)), None
+            except (StoreUnreachableError, TimeoutError) as other:
+                why = f"what listens there is no aiopg store ({other})"
+                raise AddressInUseError(str(address), why) from other
+            except ConnectionError:
+                if loop.time() >= give_up:
+                    raise held from None
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _host(
+    listen_socket: socket.socket, deadline: float, store_host: StoreHost
+) -> tuple[NativeStore, HostedStore]:
+    address = address_of(listen_socket)
+    hosted = await host_store(store_host, listen_socket)
+    try:
+        return await NativeStore.connect_once(address, deadline), hosted
+    except BaseException:
+        await hosted.close()
+        raise
+
+
+async def find_store(address: Address, deadline: float, *, group: str, rank: int) -> NativeStore:
+    """Any other rank: a link to the store that rank 0 hosts on `address`.
+
+    Raises:
+        GroupTimeoutError: it was not there by the deadline: rank 0 is missing.
+        StoreUnreachableError: no waiting helps: unknown host, no route, something that is no store.
+    """
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    try:
+        return await NativeStore.connect_by(address, deadline)
+    except TimeoutError as error:
+        raise GroupTimeoutError("join", group, 0, 0, (), (0,), loop.time() - started) from error

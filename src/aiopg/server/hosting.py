@@ -1,0 +1,151 @@
+"""How `create()` on rank 0 hosts the store: in a child process, in a thread, or on the caller's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias, get_args
+
+import anyio
+
+from aiopg.errors import StoreLostError
+from aiopg.loops import LoopThread
+from aiopg.server._server import StoreServer
+from aiopg.server.listen import address_of
+
+__all__ = ["HostedStore", "StoreHost", "host_store"]
+
+StoreHost: TypeAlias = Literal["process", "thread", "loop"]
+
+DRAIN_SECONDS = 2.0
+"""A store in rank 0's own process waits this long at close() for the other ranks to leave."""
+
+
+class HostedStore(Protocol):
+    """A store that this process started."""
+
+    in_this_process: bool
+    """Whether it ends with this process, so that this process must be the last to leave."""
+
+    async def close(self) -> None:
+        """Let go of it. What lives in this process stops, at the latest after `DRAIN_SECONDS`."""
+
+
+async def host_store(where: StoreHost, listen_socket: socket.socket) -> HostedStore:
+    """Serve on a listening socket, which is taken over.
+
+    Raises:
+        ValueError: `where` is none of "process", "thread", "loop".
+        StoreLostError: the child process ended before it served; its standard error says why.
+    """
+    match where:
+        case "process":
+            return await _ProcessStore.start(listen_socket)
+        case "thread":
+            return await _ThreadStore.start(listen_socket)
+        case "loop":
+            return await _LoopStore.start(listen_socket)
+    raise ValueError(f"store_host must be one of {', '.join(get_args(StoreHost))}, not {where!r}")
+
+
+class _ProcessStore:
+    """A store in a process of its own, which serves until its last member has left or was lost.
+
+    The process is nobody's child: it goes its own way (`aiopg.server.child`), so nothing that happens to rank 0
+    stalls or ends it, and rank 0 has nobody to wait for.
+    """
+
+    in_this_process = False
+
+    @classmethod
+    async def start(cls, listen_socket: socket.socket) -> _ProcessStore:
+        address = str(address_of(listen_socket))
+        ready, ready_child = os.pipe()
+        try:
+            child = _spawn(listen_socket, ready_child)
+        finally:
+            os.close(ready_child)
+            # From here on the child alone holds the port: when it ends, the port is free and callers are refused.
+            listen_socket.close()
+        try:
+            await anyio.wait_readable(ready)
+            said = os.read(ready, 1)
+        finally:
+            os.close(ready)
+        # By now the process that was spawned has forked the one that serves, and ended.
+        code = child.wait()
+        if not said:
+            raise StoreLostError(address, f"its process ended before it served (exit code {code}); see its output")
+        return cls()
+
+    async def close(self) -> None:
+        pass  # it outlives us, and ends by itself
+
+
+def _spawn(listen_socket: socket.socket, ready: int) -> subprocess.Popen[bytes]:
+    if os.name != "posix" or not sys.executable:
+        raise ValueError('store_host="process" needs a POSIX system and sys.executable; use store_host="thread"')
+    # The child must import this very package, also where it was found through a changed sys.path.
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    fds = (listen_socket.fileno(), ready)
+    return subprocess.Popen(
+        [sys.executable, "-m", "aiopg.server.child", *map(str, fds)],
+        pass_fds=fds,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+
+
+class _ThreadStore:
+    """A store on an event loop of its own in a thread of this process: a busy loop cannot disturb it, a held GIL can."""
+
+    in_this_process = True
+
+    def __init__(self, thread: LoopThread, server: StoreServer) -> None:
+        self._thread = thread
+        self._server = server
+
+    @classmethod
+    async def start(cls, listen_socket: socket.socket) -> _ThreadStore:
+        thread = LoopThread(f"aiopg store {address_of(listen_socket)}")
+        server = StoreServer(listen_socket=listen_socket)
+        try:
+            await asyncio.wrap_future(thread.submit(server.start()))
+        except BaseException:
+            thread.stop()
+            raise
+        return cls(thread, server)
+
+    async def close(self) -> None:
+        await asyncio.wrap_future(self._thread.submit(_drain_and_close(self._server)))
+        self._thread.stop()
+
+
+class _LoopStore:
+    """A store on the caller's event loop: no thread and no process, and as busy as that loop is."""
+
+    in_this_process = True
+
+    def __init__(self, server: StoreServer) -> None:
+        self._server = server
+
+    @classmethod
+    async def start(cls, listen_socket: socket.socket) -> _LoopStore:
+        server = StoreServer(listen_socket=listen_socket)
+        await server.start()
+        return cls(server)
+
+    async def close(self) -> None:
+        await _drain_and_close(self._server)
+
+
+async def _drain_and_close(server: StoreServer) -> None:
+    with anyio.move_on_after(DRAIN_SECONDS):
+        await server.wait_vacated()
+    await server.close()

@@ -1,0 +1,36 @@
+"""The stores a group can talk to, found by the scheme of their URL."""
+
+from __future__ import annotations
+
+import importlib
+from urllib.parse import urlsplit
+
+from aiopg.stores.base import Store
+
+__all__ = ["Store", "open_store"]
+
+_SCHEMES = {
+    "aiopg": ("aiopg.stores.native", "NativeStore"),
+    "unix": ("aiopg.stores.native", "NativeStore"),
+    "memory": ("aiopg.stores.memory", "MemoryStore"),
+}
+
+
+async def open_store(url: str, *, timeout: float = 300.0) -> Store:
+    """A link to the store at `url`: `aiopg://host:port`, `unix:///path` or `memory://name`.
+
+    Args:
+        url: where the store is. One that is still coming up is waited for.
+        timeout: seconds to wait for it.
+
+    Raises:
+        ValueError: no store is known by that scheme, or a part of the URL is wrong.
+        StoreUnreachableError: no store there; at once where waiting does not help, else at the timeout.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise ValueError(f"no store is known by {url!r}; a store's URL begins with one of {known}")
+    module, name = _SCHEMES[scheme]
+    store: Store = await getattr(importlib.import_module(module), name).connect(url, timeout=timeout)
+    return store

@@ -1,0 +1,187 @@
+"""Calls under way at a store that speaks the engine's commands: numbering, waiting, ending.
+
+Two rules make every wait here safe to cancel. A future only wakes; what a call came to is kept beside it and looked
+at after waking, so a cancelled waiter loses nothing. And each call gets exactly one outcome: an event of the store,
+or the error that ended the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from copy import copy
+from typing import TypeAlias
+
+from aiopg._core.frames import Body
+from aiopg._core.messages import (
+    Answer,
+    Cancel,
+    Command,
+    Event,
+    Failed,
+    Inquire,
+    unpack_error,
+    unpack_value,
+)
+from aiopg.errors import AiopgError, GroupClosedError, ProtocolError
+from aiopg.stores.base import WARN_AGAIN_SECONDS, WARN_SECONDS, Call
+
+__all__ = ["Calls", "DeadlinePassedError", "Facts", "Pending", "Waiter"]
+
+Facts: TypeAlias = tuple[list[int], list[int]]
+"""Ranks that arrived, ranks that are missing."""
+
+
+class DeadlinePassedError(Exception):
+    """A wait reached its deadline. Never leaves `stores`."""
+
+
+class Waiter:
+    """Something a task waits for, any number of times, until it is woken for good."""
+
+    __slots__ = ("_future", "woken")
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] | None = None
+        self.woken = False
+
+    def wake(self) -> None:
+        """End the wait, now or before it begins."""
+        self.woken = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait_until(self, deadline: float) -> None:
+        """Wait to be woken. Raises `DeadlinePassedError` at `deadline` (loop time)."""
+        if self.woken:
+            return
+        self._future = asyncio.get_running_loop().create_future()
+        try:
+            # uvloop's timers take no infinity.
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                await self._future
+        except TimeoutError:
+            if not self.woken:
+                raise DeadlinePassedError from None
+        finally:
+            self._future = None
+
+    async def wait(self, call: Call, overdue: Callable[[], None]) -> None:
+        """Wait to be woken until the call's deadline; `overdue` is called when it has waited for long, and again."""
+        warn_at = call.started + WARN_SECONDS
+        while warn_at < call.deadline:
+            try:
+                await self.wait_until(warn_at)
+            except DeadlinePassedError:
+                overdue()
+                warn_at += WARN_AGAIN_SECONDS
+            else:
+                return
+        await self.wait_until(call.deadline)
+
+
+class Pending(Waiter):
+    """A call that was sent; `outcome` is what it came to, None while it is under way."""
+
+    __slots__ = ("number", "outcome", "then")
+
+    def __init__(self, number: int, then: Callable[[Pending], None] | None) -> None:
+        super().__init__()
+        self.number = number
+        self.outcome: Event | AiopgError | None = None
+        self.then = then
+        """Called once with this call when it has its outcome."""
+
+    def end(self, outcome: Event | AiopgError) -> None:
+        """Set the outcome and tell whoever waits."""
+        self.outcome = outcome
+        self.wake()
+        if self.then is not None:
+            self.then(self)
+
+    def result(self) -> Body:
+        """The answer's body; raises the error that the call came to, new each time."""
+        outcome = self.outcome
+        if type(outcome) is Answer:
+            return outcome.body
+        raise self.error()
+
+    def error(self) -> AiopgError:
+        """The error that the call came to."""
+        outcome = self.outcome
+        if isinstance(outcome, AiopgError):
+            return copy(outcome)
+        if type(outcome) is Failed:
+            return unpack_error(outcome.body)
+        return GroupClosedError("the group was closed while this call waited")
+
+    def facts(self) -> Facts | None:
+        """Who had arrived and who was missing when the call was withdrawn, if it was."""
+        outcome = self.outcome
+        if outcome is None or isinstance(outcome, AiopgError | Answer | Failed):
+            return None
+        arrived, missing = unpack_value(outcome.body)
+        return arrived, missing
+
+
+class Calls:
+    """All calls under way on one link."""
+
+    def __init__(self, send: Callable[[Command], None]) -> None:
+        self._send = send
+        self._last = 0
+        self._pending: dict[int, Pending] = {}
+        self._lost: AiopgError | None = None
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the link is over."""
+        return self._lost is not None
+
+    def number(self) -> int:
+        """A number for the next call."""
+        self._last += 1
+        return self._last
+
+    def submit(self, command: Command, then: Callable[[Pending], None] | None = None) -> Pending:
+        """Send a command, whose `call` came from `number`. Raises what ended the link."""
+        if self._lost is not None:
+            raise copy(self._lost)
+        pending = self._pending[command.call] = Pending(command.call, then)
+        self._send(command)
+        return pending
+
+    def cancel(self, pending: Pending) -> None:
+        """Ask the store to take a call back, if it has no outcome yet; its outcome tells whether it was in time."""
+        if pending.outcome is None and self._lost is None:
+            self._send(Cancel(pending.number))
+
+    def inquire(self, pending: Pending, call: Call) -> None:
+        """Have `call` warn with what the store knows of it."""
+        if self._lost is not None:
+            return
+
+        def answered(inquiry: Pending) -> None:
+            if type(inquiry.outcome) is Answer and (facts := unpack_value(inquiry.outcome.body)) is not None:
+                call.warn(*facts)
+
+        self.submit(Inquire(self.number(), pending.number), answered)
+
+    def received(self, event: Event) -> None:
+        """The store's event for one call. Raises `ProtocolError` for a call never made."""
+        pending = self._pending.pop(event.call, None)
+        if pending is None:
+            raise ProtocolError(f"an event for call {event.call}, which does not wait")
+        pending.end(event)
+
+    def lost(self, error: AiopgError) -> None:
+        """The link is over: so is every call, now and later."""
+        self._lost = error
+        pendings = list(self._pending.values())
+        self._pending.clear()
+        for pending in pendings:
+            pending.end(copy(error))

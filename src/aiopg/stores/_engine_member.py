@@ -1,0 +1,206 @@
+"""A member's verbs, for a store that speaks the engine's commands."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from aiopg._core.frames import Body, Buffer, body_size
+from aiopg._core.messages import (
+    Abort,
+    Answer,
+    Arrive,
+    Expire,
+    Leave,
+    Needs,
+    Put,
+    Tag,
+    Take,
+    TakeBack,
+    Withdrawn,
+    unpack_value,
+)
+from aiopg._core.rounds import Signature, join_parts, split_parts
+from aiopg.errors import CollectiveMismatchError, PayloadTooLargeError
+from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
+from aiopg.stores._incoming import Incoming
+from aiopg.stores._outgoing import Outgoing
+from aiopg.stores.base import FACTS_SECONDS, Call, Member
+
+__all__ = ["EngineMember"]
+
+
+class _Withdrawal(NamedTuple):
+    """An arrival whose caller waits no more; the store may have decided its round all the same."""
+
+    arrival: Pending
+    signature: Signature
+
+
+class EngineMember(Member):
+    """One seat, as calls on a link."""
+
+    def __init__(
+        self, calls: Calls, seat: int, rank: int, world_size: int, incarnation: int, payload_bytes: int
+    ) -> None:
+        self.incarnation = incarnation
+        self._calls = calls
+        self._seat = seat
+        self._rank = rank
+        self._world_size = world_size
+        self._payload_bytes = payload_bytes
+        self._incoming: dict[tuple[int, Tag], Incoming] = {}
+        self._outgoing: dict[tuple[int, Tag], Outgoing] = {}
+        self._withdrawals: dict[tuple[Tag, int], _Withdrawal] = {}
+
+    # ------------------------------------------------------------------------------------------------ messages
+
+    async def put(self, call: Call, dst: int, payload: Body) -> None:
+        self._check_size(body_size(payload))
+        mailbox = (dst, call.tag)
+        outgoing = self._outgoing.get(mailbox)
+        if outgoing is not None:
+            went = await outgoing.went(call, payload)
+            self._drop_outgoing(mailbox)
+            if went:
+                return
+        put = self._calls.submit(Put(self._calls.number(), self._seat, dst, call.tag, payload))
+        try:
+            await put.wait(call, lambda: call.warn(None, None))
+        except DeadlinePassedError:
+            self._take_back(mailbox, put, payload)
+            raise call.timed_out(None, None) from None
+        except asyncio.CancelledError:
+            self._take_back(mailbox, put, payload)
+            raise
+        put.result()
+
+    def _take_back(self, mailbox: tuple[int, Tag], put: Pending, payload: Body) -> None:
+        outgoing = self._outgoing.get(mailbox)
+        if outgoing is None:
+            dst, tag = mailbox
+            outgoing = Outgoing(self._calls, lambda number, put: TakeBack(number, self._seat, dst, tag, put))
+            self._outgoing[mailbox] = outgoing
+        outgoing.cancelled(put, payload)
+        self._drop_outgoing(mailbox)
+
+    def _drop_outgoing(self, mailbox: tuple[int, Tag]) -> None:
+        if (outgoing := self._outgoing.get(mailbox)) is not None and outgoing.idle:
+            del self._outgoing[mailbox]
+
+    async def take(self, call: Call, src: int) -> Buffer:
+        mailbox = (src, call.tag)
+        incoming = self._incoming.get(mailbox)
+        if incoming is None:
+            tag = call.tag
+            incoming = Incoming(self._calls, lambda number: Take(number, self._seat, src, tag))
+            self._incoming[mailbox] = incoming
+        try:
+            return _joined(await incoming.take(call, src))
+        finally:
+            if incoming.idle and self._incoming.get(mailbox) is incoming:
+                del self._incoming[mailbox]
+
+    # ------------------------------------------------------------------------------------------------- rounds
+
+    async def round(self, call: Call, root: int, detail: str, parts: list[Buffer], needs: int) -> list[Buffer]:
+        self._check_size(sum(map(len, parts)))
+        signature = Signature(call.op, root, detail)
+        key = (call.tag, call.seq)
+        if key in self._withdrawals:
+            decided = await self._decided_before(call, key, signature)
+            if decided is not None:
+                return self._parts(decided, needs)
+        body: Body = () if not parts else (parts[0],) if len(parts) == 1 else join_parts(parts)
+        number = self._calls.number()
+        arrival = self._calls.submit(
+            Arrive(number, self._seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body)
+        )
+        try:
+            await arrival.wait(call, lambda: self._calls.inquire(arrival, call))
+        except asyncio.CancelledError:
+            self._withdraw(key, arrival, signature)
+            raise
+        except DeadlinePassedError:
+            self._withdraw(key, arrival, signature)
+            await self._learn_facts(call, key, arrival)
+        return self._parts(arrival.result(), needs)
+
+    def _withdraw(self, key: tuple[Tag, int], arrival: Pending, signature: Signature) -> None:
+        """Take an arrival back, and remember that it may have been decided before that reaches the store."""
+        self._withdrawals[key] = _Withdrawal(arrival, signature)
+
+        def ended(arrival: Pending) -> None:
+            if type(arrival.outcome) is Withdrawn:
+                self._withdrawals.pop(key, None)
+
+        arrival.then = ended
+        self._calls.cancel(arrival)
+
+    async def _learn_facts(self, call: Call, key: tuple[Tag, int], arrival: Pending) -> None:
+        """After the deadline: wait a moment for the store's last word. Returns if the round was decided in time."""
+        try:
+            await arrival.wait_until(call.deadline + FACTS_SECONDS)
+        except DeadlinePassedError:
+            raise call.timed_out(None, None) from None
+        facts = arrival.facts()
+        if facts is not None:
+            raise call.timed_out(*facts)
+        self._withdrawals.pop(key, None)
+
+    async def _decided_before(self, call: Call, key: tuple[Tag, int], signature: Signature) -> Body | None:
+        """What round `key` came to before its withdrawal reached the store; None: it was withdrawn in time.
+
+        Raises `CollectiveMismatchError` if it was decided, and as another collective than is called now.
+        """
+        withdrawal = self._withdrawals[key]
+        try:
+            await withdrawal.arrival.wait(call, lambda: call.warn(None, None))
+        except DeadlinePassedError:
+            raise call.timed_out(None, None) from None
+        self._withdrawals.pop(key, None)
+        if withdrawal.arrival.facts() is not None:
+            return None
+        if type(withdrawal.arrival.outcome) is Answer and withdrawal.signature != signature:
+            calls = dict.fromkeys(range(self._world_size), str(withdrawal.signature)) | {self._rank: str(signature)}
+            raise CollectiveMismatchError(call.group, call.tag, call.seq, calls)
+        return withdrawal.arrival.result()
+
+    def _parts(self, body: Body, needs: int) -> list[Buffer]:
+        if needs == Needs.NOTHING:
+            return []
+        if needs == Needs.ROOT:
+            return [_joined(body)]
+        return list(split_parts(body, self._world_size)) if body else []
+
+    def _check_size(self, size: int) -> None:
+        if size > self._payload_bytes:
+            raise PayloadTooLargeError(size, self._payload_bytes)
+
+    # --------------------------------------------------------------------------------------------- membership
+
+    async def expire(self, call: Call) -> int:
+        expired = self._calls.submit(Expire(self._calls.number(), self._seat))
+        await self._simply(expired, call)
+        count: int = unpack_value(expired.result())
+        return count
+
+    async def abort(self, call: Call, reason: str) -> None:
+        abort = self._calls.submit(Abort(self._calls.number(), self._seat, reason))
+        await self._simply(abort, call)
+        abort.result()
+
+    async def leave(self, call: Call) -> None:
+        leave = self._calls.submit(Leave(self._calls.number(), self._seat))
+        await self._simply(leave, call)
+        leave.result()
+
+    async def _simply(self, pending: Pending, call: Call) -> None:
+        try:
+            await pending.wait(call, lambda: call.warn(None, None))
+        except DeadlinePassedError:
+            raise call.timed_out(None, None) from None
+
+
+def _joined(body: Body) -> Buffer:
+    return body[0] if len(body) == 1 else b"".join(body)

@@ -1,0 +1,75 @@
+"""A store whose far end is an engine: on the other side of a connection, or right here in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+from collections.abc import Callable
+
+from aiopg._core.messages import Answer, Command, Join, Leave, Status, unpack_value
+from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
+from aiopg.stores._engine_member import EngineMember
+from aiopg.stores.base import FACTS_SECONDS, Call, Member, Store
+
+__all__ = ["EngineStore"]
+
+
+class EngineStore(Store):
+    """The verbs of `Store` as the engine's commands; subclasses carry the commands there and the events back."""
+
+    def __init__(self, send: Callable[[Command], None], payload_bytes: int) -> None:
+        self._calls = Calls(send)
+        self._payload_bytes = payload_bytes
+        self._last_seat = 0
+
+    async def join(self, call: Call, world_size: int, *, ttl: float) -> Member:
+        self._last_seat += 1
+        seat = self._last_seat
+        number = self._calls.number()
+        holder = f"pid {os.getpid()} on {socket.gethostname()}"
+        join = self._calls.submit(Join(number, seat, call.group, call.rank, world_size, float(ttl), holder))
+        try:
+            await join.wait(call, lambda: self._calls.inquire(join, call))
+        except asyncio.CancelledError:
+            self._unjoin(join, seat)
+            raise
+        except DeadlinePassedError:
+            await self._learn_facts(call, join, seat)
+        incarnation: int = unpack_value(join.result())
+        return EngineMember(self._calls, seat, call.rank, world_size, incarnation, self._payload_bytes)
+
+    async def _learn_facts(self, call: Call, join: Pending, seat: int) -> None:
+        """After the deadline: take the join back and hear who is missing. Returns if the group formed in time."""
+        self._calls.cancel(join)
+        try:
+            await join.wait_until(call.deadline + FACTS_SECONDS)
+        except asyncio.CancelledError:
+            self._unjoin(join, seat)
+            raise
+        except DeadlinePassedError:
+            self._unjoin(join, seat)
+            raise call.timed_out(None, None) from None
+        facts = join.facts()
+        if facts is not None:
+            raise call.timed_out(*facts)
+
+    def _unjoin(self, join: Pending, seat: int) -> None:
+        """Take a join back; if the group formed before that reached the store, leave it again."""
+
+        def ended(join: Pending) -> None:
+            if type(join.outcome) is Answer and not self._calls.is_lost:
+                self._calls.submit(Leave(self._calls.number(), seat))
+
+        if join.outcome is not None:
+            ended(join)
+            return
+        join.then = ended
+        self._calls.cancel(join)
+
+    async def status(self) -> dict[str, object]:
+        status = self._calls.submit(Status(self._calls.number()))
+        await status.wait_until(math.inf)
+        described: dict[str, object] = unpack_value(status.result())
+        return described

@@ -1,0 +1,88 @@
+"""Messages of this member to one mailbox whose `put` was cancelled: did they go, or not?
+
+A cancelled put is taken back. If the receiver had taken it by then, it went, and the next put of the same payload
+to the same mailbox is the same call again: it is done already. The next put of any other payload says that the
+caller has moved on.
+
+While the store has not yet said what became of a cancelled put, later puts to the mailbox wait here in line, so that
+they cannot overtake a put that is called again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+
+from aiopg._core.frames import Body
+from aiopg._core.messages import Answer, TakeBack, unpack_value
+from aiopg.stores._calls import Calls, Pending
+from aiopg.stores.base import Call
+
+__all__ = ["Outgoing"]
+
+
+class Outgoing:
+    """The writer's side of one mailbox; exists only while some cancelled put matters."""
+
+    def __init__(self, calls: Calls, take_back: Callable[[int, int], TakeBack]) -> None:
+        """`take_back(call number, number of the put)` is the command that takes a put back."""
+        self._calls = calls
+        self._take_back = take_back
+        self._line = asyncio.Lock()  # first come, first served
+        self._in_line = 0
+        self._unsettled = 0
+        self._settled = asyncio.Event()
+        self._gone: list[bytes] = []  # digests of cancelled puts that were taken all the same
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing here matters any more."""
+        return not self._unsettled and not self._gone and not self._in_line
+
+    def cancelled(self, put: Pending, payload: Body) -> None:
+        """The caller of `put` waits no more: take it back."""
+        if self._calls.is_lost or not (put.outcome is None or type(put.outcome) is Answer):
+            return  # it failed, so it never went; or the link did, and nothing will be asked of it again
+        digest = _digest(payload)
+
+        def settled(back: Pending) -> None:
+            self._unsettled -= 1
+            accepted = type(put.outcome) is Answer
+            if accepted and type(back.outcome) is Answer and unpack_value(back.outcome.body):
+                self._gone.append(digest)
+            if not self._unsettled:
+                self._settled.set()
+
+        number = self._calls.number()
+        self._unsettled += 1
+        self._settled.clear()
+        self._calls.submit(self._take_back(number, put.number), settled)
+
+    async def went(self, call: Call, payload: Body) -> bool:
+        """Whether putting `payload` now is a cancelled put called again that went; waits for its turn.
+
+        Raises `GroupTimeoutError` if the store does not say so by the deadline.
+        """
+        self._in_line += 1
+        try:
+            async with call.within_deadline(), self._line:
+                while self._unsettled:
+                    await self._settled.wait()
+        except TimeoutError:
+            raise call.timed_out(None, None) from None
+        finally:
+            self._in_line -= 1
+        digest = _digest(payload)
+        if digest in self._gone:
+            self._gone.remove(digest)
+            return True
+        self._gone.clear()
+        return False
+
+
+def _digest(payload: Body) -> bytes:
+    whole = hashlib.sha256()
+    for piece in payload:
+        whole.update(piece)
+    return whole.digest()

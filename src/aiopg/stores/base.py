@@ -1,0 +1,206 @@
+"""The contract between a group and whatever store it talks to: verbs, not bytes.
+
+A `Store` is this process's link to a store. `Store.join` takes a rank of a group and gives a `Member`, whose verbs
+are what the group is made of. Every verb keeps these rules, on every store:
+
+1. *Deadline.* It ends by `call.deadline`, with the result or with `call.timed_out(...)`, which names who arrived and
+   who is missing as far as the store says so within `FACTS_SECONDS`.
+2. *Cancel.* When it is cancelled or times out, the arrival or request is taken back. Nothing is lost: a message that
+   was already on its way to a cancelled `take` is what the next `take` gets; a round that was decided before the
+   withdrawal reached the store is what the next `round` with that number gets; a `put` that was taken by the receiver
+   before it could be taken back is not put again by the next `put` of the same payload to the same mailbox.
+3. *Order.* What a verb sends is sent before its first await, so call order is order.
+4. *Once.* It takes effect once, or raises.
+5. *Patience.* After `WARN_SECONDS` of waiting, and every `WARN_AGAIN_SECONDS` after that, `call.warn(...)` is called.
+6. *Payloads are opaque.* A store never looks into one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from aiopg._core.frames import Body, Buffer
+from aiopg._core.messages import Needs, Tag
+from aiopg.errors import GroupTimeoutError, Outcome
+
+__all__ = [
+    "FACTS_SECONDS",
+    "WARN_AGAIN_SECONDS",
+    "WARN_SECONDS",
+    "Body",
+    "Buffer",
+    "Call",
+    "Capabilities",
+    "Member",
+    "Needs",
+    "Store",
+    "Tag",
+]
+
+FACTS_SECONDS = 0.08
+"""How long past a deadline a store may take to say who is missing (DESIGN promise 3: 100 ms in all)."""
+
+WARN_SECONDS = 10.0
+WARN_AGAIN_SECONDS = 30.0
+
+logger = logging.getLogger("aiopg.group")
+
+Ranks: TypeAlias = "list[int] | tuple[int, ...] | None"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a kind of store can promise."""
+
+    exactly_once: bool
+    """Every accepted call takes effect once, connections breaking included."""
+    survives_restart: bool
+    """Groups go on after the store's process died and came back."""
+    keys: bool
+    """The key API."""
+    payload_bytes: int
+    """Largest payload."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of a group in progress: its address, its deadline, and how it complains.
+
+    Times are those of the running event loop's clock, in seconds.
+    """
+
+    op: str
+    group: str
+    rank: int
+    tag: Tag
+    seq: int
+    started: float
+    deadline: float
+
+    def within_deadline(self) -> asyncio.Timeout:
+        """`asyncio.timeout_at` this call's deadline."""
+        # uvloop's timers take no infinity.
+        return asyncio.timeout_at(None if self.deadline == math.inf else self.deadline)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the call was made."""
+        return asyncio.get_running_loop().time() - self.started
+
+    def timed_out(self, arrived: Ranks, missing: Ranks) -> GroupTimeoutError:
+        """The error of a call whose deadline passed."""
+        error = GroupTimeoutError(self.op, self.group, self.tag, self.seq, arrived, missing, self.elapsed)
+        if missing is None:
+            error.outcome = Outcome.UNKNOWN
+        return error
+
+    def warn(self, arrived: Ranks, missing: Ranks) -> None:
+        """Log that the call waits for long, and for whom."""
+        elapsed = self.elapsed
+        logger.warning(
+            "%s number %d (tag %r) of group %r waits at rank %d for %.0f s; missing: %s; arrived: %s",
+            self.op,
+            self.seq,
+            self.tag,
+            self.group,
+            self.rank,
+            elapsed,
+            "unknown" if missing is None else list(missing),
+            "unknown" if arrived is None else list(arrived),
+            extra={"op": self.op, "group": self.group, "tag": self.tag, "seq": self.seq, "elapsed": elapsed},
+        )
+
+
+class Store(ABC):
+    """This process's link to a store. One link serves any number of groups; it belongs to one event loop."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where the store is; `open_store(url)` on another process reaches the same one."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What it can promise."""
+
+    @abstractmethod
+    async def join(self, call: Call, world_size: int, *, ttl: float) -> Member:
+        """Take `call.rank` of `call.group` and wait until all `world_size` ranks have.
+
+        Args:
+            call: names the group and rank, and the deadline.
+            world_size: ranks of the group.
+            ttl: seconds after which what this member sent and nobody took expires.
+
+        Raises:
+            GroupTimeoutError: some ranks had not joined by the deadline; this one's join was taken back.
+            RankConflictError, WorldSizeMismatchError: at once.
+            StoreLostError: the link ended.
+        """
+
+    @abstractmethod
+    async def status(self) -> dict[str, object]:
+        """State of the store: its groups, members, open rounds and bytes. Plain values."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End the link; members that have not left are lost to their groups. Twice is fine."""
+
+
+class Member(ABC):
+    """One rank's seat in one incarnation of a group."""
+
+    incarnation: int
+    """Number of this life of the group name."""
+
+    @abstractmethod
+    async def put(self, call: Call, dst: int, payload: Body) -> None:
+        """Append a message to the mailbox (me, dst, call.tag).
+
+        Raises: PeerLostError, GroupAbortedError, PayloadTooLargeError, StoreFullError, StoreLostError,
+        GroupTimeoutError.
+        """
+
+    @abstractmethod
+    async def take(self, call: Call, src: int) -> Buffer:
+        """Take the head of the mailbox (src, me, call.tag).
+
+        Raises: PeerLostError (only when nothing is left from `src`), GroupAbortedError, DataExpiredError,
+        StoreLostError, GroupTimeoutError.
+        """
+
+    @abstractmethod
+    async def round(self, call: Call, root: int, detail: str, parts: list[Buffer], needs: int) -> list[Buffer]:
+        """Arrive at round (call.tag, call.seq) and get what is needed of it.
+
+        Args:
+            call: names the operation, tag and number.
+            root: root of the collective, -1 where it has none.
+            detail: what else must agree between ranks.
+            parts: nothing, one part, or one part for each rank in rank order.
+            needs: one of `Needs`.
+
+        Returns: nothing for `Needs.NOTHING`; the root's part for `Needs.ROOT`; every rank's part in rank order, or
+        nothing if nobody gave anything, for the others.
+
+        Raises: CollectiveMismatchError, PeerLostError, GroupAbortedError, DataExpiredError, PayloadTooLargeError,
+        StoreFullError, StoreLostError, GroupTimeoutError.
+        """
+
+    @abstractmethod
+    async def expire(self, call: Call) -> int:
+        """Drop what is past its time in this incarnation now; how many payloads went."""
+
+    @abstractmethod
+    async def abort(self, call: Call, reason: str) -> None:
+        """Fail every call of the group at every member, now and later."""
+
+    @abstractmethod
+    async def leave(self, call: Call) -> None:
+        """Give the seat up; calls of this member that wait raise `GroupClosedError`."""

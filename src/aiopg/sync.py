@@ -1,0 +1,339 @@
+"""`StatelessGroup`: the same group for programs that block."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiopg.errors import AiopgError, ForkError, GroupClosedError, WrongThreadError
+from aiopg.group import AsyncStatelessGroup, PendingCall, ReduceOp
+from aiopg.loops import LoopThread
+from aiopg.stores import Store, open_store
+from aiopg.stores.base import Tag
+
+__all__ = ["StatelessGroup"]
+
+T = TypeVar("T")
+
+EXIT_SECONDS = 2.5
+"""How long the end of the interpreter waits for a group that was not closed to say goodbye."""
+
+
+class StatelessGroup:
+    """A group of processes, with calls that block: a drop-in for vLLM's `StatelessProcessGroup`.
+
+    The methods, their parameters, rules and errors are those of `AsyncStatelessGroup`; only `await` is gone. It runs
+    on an event loop of its own in a daemon thread, so it can be used from a plain script, from several threads at once
+    (each waits for its own call), and from inside a running event loop such as a notebook's (which it blocks).
+
+    Ctrl-C ends a waiting call; it is taken back as if it had timed out, and the group stays usable. A program that ends
+    without `close()` says goodbye all the same. In a forked child every call raises `ForkError`; a call from the
+    group's own loop thread (from a reduce function, say) raises `WrongThreadError`.
+
+    Args:
+        rank, world_size: this process's place.
+        store: URL of a store that runs (`aiopg://host:port`, `unix:///path`, `memory://name`).
+        socket, data_expiration_seconds, options: as for `AsyncStatelessGroup`.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        store: str,
+        socket: socket.socket | None = None,
+        data_expiration_seconds: float = 3600,
+        **options: Any,
+    ) -> None:
+        async def make() -> AsyncStatelessGroup:
+            link = await open_store(store, timeout=options.get("store_timeout", 300.0))
+            try:
+                group = AsyncStatelessGroup(rank, world_size, link, socket, data_expiration_seconds, **options)
+            except BaseException:
+                await link.close()
+                raise
+            group._owns_store = True
+            return group
+
+        self._start(f"aiopg group rank {rank}", make)
+
+    def _start(self, name: str, make: Callable[[], Coroutine[Any, Any, AsyncStatelessGroup]]) -> None:
+        """Run a loop of our own and make the group there."""
+        thread = LoopThread(name)
+        self._attach(thread, owns_thread=True)
+        try:
+            self._group = self._call(make)
+        except BaseException:
+            self._closed = True
+            thread.stop()
+            raise
+        atexit.register(self._at_exit)
+
+    def _attach(self, thread: LoopThread, *, owns_thread: bool) -> None:
+        self._thread = thread
+        self._owns_thread = owns_thread
+        self._pid = os.getpid()
+        self._closed = False
+
+    @classmethod
+    def _made_by(cls, name: str, make: Callable[[], Coroutine[Any, Any, AsyncStatelessGroup]]) -> Self:
+        self = cls.__new__(cls)
+        self._start(name, make)
+        return self
+
+    @classmethod
+    def create(
+        cls,
+        host: str,
+        port: int,
+        rank: int,
+        world_size: int,
+        data_expiration_seconds: float = 3600,
+        store_timeout: float = 300.0,
+        **options: Any,
+    ) -> Self:
+        """See `AsyncStatelessGroup.create`, whose keyword arguments are the `options`."""
+        return cls._made_by(
+            f"aiopg group rank {rank}",
+            lambda: AsyncStatelessGroup.create(
+                host, port, rank, world_size, data_expiration_seconds, store_timeout, **options
+            ),
+        )
+
+    @classmethod
+    def connect(cls, url: str, *, rank: int, world_size: int, **options: Any) -> Self:
+        """See `AsyncStatelessGroup.connect`, whose keyword arguments are the `options`."""
+        return cls._made_by(
+            f"aiopg group rank {rank}",
+            lambda: AsyncStatelessGroup.connect(url, rank=rank, world_size=world_size, **options),
+        )
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """See `AsyncStatelessGroup.from_env`."""
+        return cls._made_by("aiopg group", lambda: AsyncStatelessGroup.from_env(**options))
+
+    # ---------------------------------------------------------------------------------------------- messages
+
+    def send(self, obj: Any, dst: int, *, tag: Tag = 0, timeout: float | None = None) -> None:
+        """See `AsyncStatelessGroup.send`."""
+        self._call(lambda: self._group.send(obj, dst, tag=tag, timeout=timeout))
+
+    def recv(self, src: int, *, tag: Tag = 0, timeout: float | None = None) -> Any:
+        """See `AsyncStatelessGroup.recv`."""
+        return self._call(lambda: self._group.recv(src, tag=tag, timeout=timeout))
+
+    # -------------------------------------------------------------------------------------------- collectives
+
+    def barrier(self, timeout: float | None = 30.0, *, tag: Tag = 0) -> None:
+        """See `AsyncStatelessGroup.barrier`."""
+        self._call(lambda: self._group.barrier(timeout, tag=tag))
+
+    def broadcast(self, obj: Any = None, src: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> Any:
+        """See `AsyncStatelessGroup.broadcast`."""
+        return self._call(lambda: self._group.broadcast(obj, src, tag=tag, timeout=timeout))
+
+    def all_gather(self, obj: Any, *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
+        """See `AsyncStatelessGroup.all_gather`."""
+        return self._call(lambda: self._group.all_gather(obj, tag=tag, timeout=timeout))
+
+    def gather(self, obj: Any, dst: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> list[Any] | None:
+        """See `AsyncStatelessGroup.gather`."""
+        return self._call(lambda: self._group.gather(obj, dst, tag=tag, timeout=timeout))
+
+    def scatter(
+        self, objs: Sequence[Any] | None = None, src: int = 0, *, tag: Tag = 0, timeout: float | None = None
+    ) -> Any:
+        """See `AsyncStatelessGroup.scatter`."""
+        return self._call(lambda: self._group.scatter(objs, src, tag=tag, timeout=timeout))
+
+    def all_to_all(self, objs: Sequence[Any], *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
+        """See `AsyncStatelessGroup.all_to_all`."""
+        return self._call(lambda: self._group.all_to_all(objs, tag=tag, timeout=timeout))
+
+    def all_reduce(self, obj: Any, op: ReduceOp = "sum", *, tag: Tag = 0, timeout: float | None = None) -> Any:
+        """See `AsyncStatelessGroup.all_reduce`."""
+        return self._call(lambda: self._group.all_reduce(obj, op, tag=tag, timeout=timeout))
+
+    def reduce(
+        self, obj: Any, dst: int = 0, op: ReduceOp = "sum", *, tag: Tag = 0, timeout: float | None = None
+    ) -> Any:
+        """See `AsyncStatelessGroup.reduce`."""
+        return self._call(lambda: self._group.reduce(obj, dst, op, tag=tag, timeout=timeout))
+
+    send_obj = send
+    recv_obj = recv
+    broadcast_obj = broadcast
+    all_gather_obj = all_gather
+
+    # --------------------------------------------------------------------------------------------- life cycle
+
+    def join(self, *, timeout: float | None = None) -> None:
+        """See `AsyncStatelessGroup.join`."""
+        self._call(lambda: self._group.join(timeout=timeout))
+
+    def expire_data(self) -> None:
+        """See `AsyncStatelessGroup.expire_data`."""
+        self._call(self._group.expire_data)
+
+    def abort(self, reason: str) -> None:
+        """See `AsyncStatelessGroup.abort`."""
+        self._call(lambda: self._group.abort(reason))
+
+    def subgroup(self, ranks: Sequence[int], name: str | None = None) -> Self:
+        """See `AsyncStatelessGroup.subgroup`. It runs on this group's loop too: close it first."""
+        group = self._call(lambda: self._group.subgroup(ranks, name))
+        made = type(self).__new__(type(self))
+        made._attach(self._thread, owns_thread=False)
+        made._group = group
+        atexit.register(made._at_exit)
+        return made
+
+    def pending(self) -> tuple[PendingCall, ...]:
+        """See `AsyncStatelessGroup.pending`; the calls of all threads."""
+
+        async def look() -> tuple[PendingCall, ...]:
+            return self._group.pending()
+
+        return self._call(look)
+
+    def close(self) -> None:
+        """See `AsyncStatelessGroup.close`; also ends the loop thread. Closing twice is fine."""
+        if self._closed:
+            return
+        if self._pid != os.getpid():
+            return  # the group is the parent's, and goes on there
+        self._check_thread()
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        try:
+            self._thread.submit(self._group.close()).result()
+        finally:
+            if self._owns_thread:
+                self._thread.stop()
+
+    def __enter__(self) -> Self:
+        self.join()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            if exc is not None and not self._closed:
+                self._call(lambda: self._group.__aexit__(exc_type, exc, tb))
+        finally:
+            self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._group).replace("AsyncStatelessGroup", type(self).__name__, 1)
+
+    # --------------------------------------------------------------------------------------------- attributes
+
+    @property
+    def rank(self) -> int:
+        """This process's rank."""
+        return self._group.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks the group has."""
+        return self._group.world_size
+
+    @property
+    def name(self) -> str:
+        """The group's name on its store."""
+        return self._group.name
+
+    @property
+    def store(self) -> Store:
+        """The `Store` it talks to; it belongs to the group's own event loop."""
+        return self._group.store
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """The listening socket it was made with, if any."""
+        return self._group.socket
+
+    @property
+    def data_expiration_seconds(self) -> float:
+        """How long what this rank sent and nobody took is kept."""
+        return self._group.data_expiration_seconds
+
+    @property
+    def store_timeout(self) -> float:
+        """Seconds that a call without timeout= may take."""
+        return self._group.store_timeout
+
+    @property
+    def send_dst_counter(self) -> dict[int, int]:
+        """How many sends to each rank are done."""
+        return self._group.send_dst_counter
+
+    @property
+    def recv_src_counter(self) -> dict[int, int]:
+        """How many receives from each rank are done."""
+        return self._group.recv_src_counter
+
+    @property
+    def broadcast_send_counter(self) -> int:
+        """How many broadcasts from this rank are done."""
+        return self._group.broadcast_send_counter
+
+    @property
+    def broadcast_recv_src_counter(self) -> dict[int, int]:
+        """How many broadcasts from each rank are done."""
+        return self._group.broadcast_recv_src_counter
+
+    @property
+    def entries(self) -> deque[tuple[str, float]]:
+        """The last sends and collectives that gave data."""
+        return self._group.entries
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run one call on the group's loop and wait for it."""
+        self._check_usable()
+        future = self._thread.submit(make())
+        try:
+            return future.result()
+        except CancelledError:
+            raise GroupClosedError("the group was closed while this call waited") from None
+        except KeyboardInterrupt:
+            # The call is taken back on the loop before anything that is called next begins there.
+            future.cancel()
+            raise
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkError(
+                f"this group belongs to process {self._pid}, and this is its forked child {os.getpid()}; "
+                "make a new group here"
+            )
+        self._check_thread()
+        if self._closed:
+            raise GroupClosedError("the group was closed")
+
+    def _check_thread(self) -> None:
+        if self._thread.is_current:
+            raise WrongThreadError(
+                "a blocking call from the group's own loop thread would wait for itself; call it from another thread"
+            )
+
+    def _at_exit(self) -> None:
+        """The interpreter ends and nobody closed the group: say goodbye, and do not wait for long."""
+        if self._closed or self._pid != os.getpid():
+            return
+        self._closed = True
+        goodbye = self._thread.submit(self._group.close())
+        try:
+            goodbye.result(EXIT_SECONDS)
+        except (AiopgError, CancelledError, TimeoutError):
+            pass  # the connection ends with the process, and the others see that
