@@ -357,7 +357,8 @@ class AddressInUseError(StoreError):
     _fields = ("address", "reason")
 
     def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"cannot serve on {address}: {reason}; choose another port, or pass listen_socket=")
+        advice = "remove it if no server uses it" if address.startswith("unix:") else "choose another port"
+        super().__init__(f"cannot serve on {address}: {reason}; {advice}")
         self.address, self.reason = address, reason
 
 

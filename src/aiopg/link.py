@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import Any, cast
 
 from aiopg._core.frames import Body, Buffer, FrameReceiver
@@ -78,8 +77,9 @@ class Link(asyncio.BufferedProtocol):
 
     def send(self, message: Message) -> None:
         """Send a message of the session's stream; if the connection is over, the session keeps it."""
-        assert self._session is not None
-        self._write(self._session.send(message))
+        session = self._session
+        assert session is not None
+        self._write(session.send(message))
 
     def send_aside(self, message: Message) -> None:
         """Send a message that is not part of the session's stream."""
@@ -174,11 +174,10 @@ class Link(asyncio.BufferedProtocol):
         if self._session is not None and self._session.untold:
             self.acknowledge_now()
 
-    def _write(self, buffers: Iterable[Buffer]) -> None:
+    def _write(self, buffers: tuple[Buffer, ...]) -> None:
         transport = self._transport
         if transport is None or self._closed:
             return
-        buffers = tuple(buffers)
         if len(buffers) == 1:
             transport.write(buffers[0])
         else:

@@ -14,6 +14,10 @@ __all__ = ["LoopThread", "fast_loop"]
 T = TypeVar("T")
 
 STOP_SECONDS = 5.0
+"""How long stop() waits for the thread, which ends at once unless user code or a slow name lookup holds it up."""
+
+SETTLE_SECONDS = 0.4
+"""How long calls that were cancelled may tidy up behind themselves when the loop is to end."""
 
 
 def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -28,17 +32,25 @@ def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 class LoopThread:
     """An event loop in a daemon thread: it never keeps the interpreter from ending, closed or not.
 
-    (`anyio.from_thread.start_blocking_portal` is not used here: its clean-up waits for the thread, also in a forked
-    child, where that thread does not exist.)
+    Every call handed to it ends: with its result, or cancelled, at the latest when the loop ends.
+
+    The loop is asyncio's own. A child that is forked from this process inherits the loop's handles without its
+    thread, and with uvloop's it crashes when it frees them at its exit. (`anyio.from_thread.start_blocking_portal` is
+    not used either: its clean-up waits for the thread, also in that child, where the thread does not exist.)
     """
 
     def __init__(self, name: str) -> None:
-        self._running = threading.Event()
-        self._loop: asyncio.AbstractEventLoop
-        self._stop: asyncio.Event
+        # Made here and not in the thread, so that a lack of file descriptors is raised to the caller.
+        self._loop = asyncio.SelectorEventLoop()
+        self._stop = asyncio.Event()
+        self._ending = False
+        self._calls: set[Future[Any]] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-        self._running.wait()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads
+            self._loop.close()
+            raise
 
     @property
     def is_current(self) -> bool:
@@ -47,20 +59,82 @@ class LoopThread:
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine there; cancelling the future cancels it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future: Future[T] = Future()
+        self.start(lambda: coroutine, future)
+        if future.cancelled():
+            coroutine.close()
+        return future
 
-    def stop(self) -> None:
-        """End the loop, cancelling what still runs there, and wait for the thread."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(STOP_SECONDS)
+    def start(self, make: Callable[[], Coroutine[Any, Any, T]], future: Future[T]) -> None:
+        """Make a coroutine there and run it for `future`, which is cancelled if the loop has ended or ends first.
+
+        The future is the caller's from before the call begins, so that a caller who is interrupted at any moment, in
+        here too, can cancel it.
+        """
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        if not self._post(lambda: self._begin(make, future)):
+            future.cancel()
+
+    def stop(self, patience: float = STOP_SECONDS) -> None:
+        """End the loop, cancelling what still runs there, and wait `patience` seconds for it. Twice is fine."""
+        self._post(self._stop.set)
+        self._thread.join(patience)
+
+    def _post(self, callback: Callable[[], object]) -> bool:
+        """Have the loop call this; False if the loop is closed."""
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            return False
+        return True
+
+    def _begin(self, make: Callable[[], Coroutine[Any, Any, T]], future: Future[T]) -> None:
+        if self._ending:
+            future.cancel()
+        if future.cancelled():
+            return
+        task = self._loop.create_task(_carry(make))
+
+        def cancelled(future: Future[T]) -> None:
+            if future.cancelled():
+                self._post(task.cancel)
+
+        task.add_done_callback(lambda task: _hand_over(task, future))
+        future.add_done_callback(cancelled)
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=fast_loop()) as runner:
-            runner.run(self._serve())
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve())
+        finally:
+            # The loop is closed. What was posted in its last moment never began, and nobody else ends it: a caller
+            # adds his future first and then posts, so either he finds the loop closed or we find his future.
+            for future in list(self._calls):
+                future.cancel()
 
     async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        self._running.set()
         await self._stop.wait()
+        self._ending = True  # what runs now is cancelled next; nothing may begin behind that
+        # Who was interrupted a moment ago is still letting go of things; cancelled once more, he could not.
+        cancelled = [task for task in asyncio.all_tasks() if task.cancelling()]
+        if cancelled:
+            await asyncio.wait(cancelled, timeout=SETTLE_SECONDS)
+
+
+async def _carry(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return await make()  # called in here, so that what it raises is the call's error
+
+
+def _hand_over(task: asyncio.Task[T], future: Future[T]) -> None:
+    """Give what a task came to to whoever waits for it."""
+    if task.cancelled():
+        future.cancel()
+        return
+    error = task.exception()  # asked for even if nobody waits, or asyncio logs that nobody did
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())

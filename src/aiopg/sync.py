@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
+from socket import socket as Socket
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from aiopg.codec import Codec
 from aiopg.errors import AiopgError, ForkError, GroupClosedError, WrongThreadError
 from aiopg.group import AsyncStatelessGroup, PendingCall, ReduceOp
+from aiopg.group._base import DEFAULT_TIMEOUT, check_expiration, check_name, check_place, check_timeout
 from aiopg.loops import LoopThread
+from aiopg.server.hosting import StoreHost
 from aiopg.stores import Store, open_store
 from aiopg.stores.base import Tag
 
@@ -24,6 +28,9 @@ T = TypeVar("T")
 EXIT_SECONDS = 2.5
 """How long the end of the interpreter waits for a group that was not closed to say goodbye."""
 
+FAILED_SECONDS = 0.7
+"""How long a group that could not be made waits for its loop to end: Ctrl-C in a slow name lookup is not held up."""
+
 
 class StatelessGroup:
     """A group of processes, with calls that block: a drop-in for vLLM's `StatelessProcessGroup`.
@@ -32,60 +39,53 @@ class StatelessGroup:
     on an event loop of its own in a daemon thread, so it can be used from a plain script, from several threads at once
     (each waits for its own call), and from inside a running event loop such as a notebook's (which it blocks).
 
-    Ctrl-C ends a waiting call; it is taken back as if it had timed out, and the group stays usable. A program that ends
-    without `close()` says goodbye all the same. In a forked child every call raises `ForkError`; a call from the
-    group's own loop thread (from a reduce function, say) raises `WrongThreadError`.
+    Ctrl-C, or anything else that a signal handler raises, ends a waiting call; it is taken back as if it had timed
+    out, and the group stays usable. A program that ends without `close()` says goodbye all the same. In a forked child
+    every call raises `ForkError`, and `close()` does nothing; a call from the group's own loop thread (from a reduce
+    function, say) raises `WrongThreadError`; a call that waits while another thread closes the group raises
+    `GroupClosedError`.
+
+    As a context manager it joins on entry and leaves on exit; an exception that leaves the block aborts the group.
 
     Args:
         rank, world_size: this process's place.
-        store: URL of a store that runs (`aiopg://host:port`, `unix:///path`, `memory://name`).
-        socket, data_expiration_seconds, options: as for `AsyncStatelessGroup`.
+        store: URL of a store that runs (`aiopg://host:port`, `unix:///path`, `memory://name`); a `Store` in hand
+            belongs to its own event loop and cannot be used here.
+        socket: kept as an attribute only.
+        data_expiration_seconds, group, codec, store_timeout: as for `AsyncStatelessGroup`.
     """
+
+    _group: AsyncStatelessGroup
+    _closed: bool
 
     def __init__(
         self,
         rank: int,
         world_size: int,
         store: str,
-        socket: socket.socket | None = None,
+        socket: Socket | None = None,
         data_expiration_seconds: float = 3600,
-        **options: Any,
+        *,
+        group: str = "default",
+        codec: Codec | None = None,
+        store_timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
+        # The store may have to be waited for; what makes no sense is said before.
+        check_place(rank, world_size)
+        check_name(group)
+        check_expiration(data_expiration_seconds)
+        check_timeout(store_timeout)
+
         async def make() -> AsyncStatelessGroup:
-            link = await open_store(store, timeout=options.get("store_timeout", 300.0))
-            try:
-                group = AsyncStatelessGroup(rank, world_size, link, socket, data_expiration_seconds, **options)
-            except BaseException:
-                await link.close()
-                raise
-            group._owns_store = True
-            return group
+            link = await open_store(store, timeout=store_timeout)
+            made = AsyncStatelessGroup(
+                rank, world_size, link, socket, data_expiration_seconds,
+                group=group, codec=codec, store_timeout=store_timeout,
+            )  # fmt: skip
+            made._owns_store = True
+            return made
 
         self._start(f"aiopg group rank {rank}", make)
-
-    def _start(self, name: str, make: Callable[[], Coroutine[Any, Any, AsyncStatelessGroup]]) -> None:
-        """Run a loop of our own and make the group there."""
-        thread = LoopThread(name)
-        self._attach(thread, owns_thread=True)
-        try:
-            self._group = self._call(make)
-        except BaseException:
-            self._closed = True
-            thread.stop()
-            raise
-        atexit.register(self._at_exit)
-
-    def _attach(self, thread: LoopThread, *, owns_thread: bool) -> None:
-        self._thread = thread
-        self._owns_thread = owns_thread
-        self._pid = os.getpid()
-        self._closed = False
-
-    @classmethod
-    def _made_by(cls, name: str, make: Callable[[], Coroutine[Any, Any, AsyncStatelessGroup]]) -> Self:
-        self = cls.__new__(cls)
-        self._start(name, make)
-        return self
 
     @classmethod
     def create(
@@ -95,24 +95,46 @@ class StatelessGroup:
         rank: int,
         world_size: int,
         data_expiration_seconds: float = 3600,
-        store_timeout: float = 300.0,
-        **options: Any,
+        store_timeout: float = DEFAULT_TIMEOUT,
+        *,
+        group: str = "default",
+        token: str | None = None,
+        ssl: SSLContext | None = None,
+        listen_socket: Socket | None = None,
+        codec: Codec | None = None,
+        reconnect_grace: float = 5.0,
+        store_host: StoreHost = "process",
     ) -> Self:
-        """See `AsyncStatelessGroup.create`, whose keyword arguments are the `options`."""
+        """See `AsyncStatelessGroup.create`."""
         return cls._made_by(
             f"aiopg group rank {rank}",
             lambda: AsyncStatelessGroup.create(
-                host, port, rank, world_size, data_expiration_seconds, store_timeout, **options
+                host, port, rank, world_size, data_expiration_seconds, store_timeout,
+                group=group, token=token, ssl=ssl, listen_socket=listen_socket, codec=codec,
+                reconnect_grace=reconnect_grace, store_host=store_host,
             ),
-        )
+        )  # fmt: skip
 
     @classmethod
-    def connect(cls, url: str, *, rank: int, world_size: int, **options: Any) -> Self:
-        """See `AsyncStatelessGroup.connect`, whose keyword arguments are the `options`."""
+    def connect(
+        cls,
+        url: str,
+        *,
+        rank: int,
+        world_size: int,
+        group: str = "default",
+        data_expiration_seconds: float = 3600,
+        store_timeout: float = DEFAULT_TIMEOUT,
+        codec: Codec | None = None,
+    ) -> Self:
+        """See `AsyncStatelessGroup.connect`."""
         return cls._made_by(
             f"aiopg group rank {rank}",
-            lambda: AsyncStatelessGroup.connect(url, rank=rank, world_size=world_size, **options),
-        )
+            lambda: AsyncStatelessGroup.connect(
+                url, rank=rank, world_size=world_size, group=group, data_expiration_seconds=data_expiration_seconds,
+                store_timeout=store_timeout, codec=codec,
+            ),
+        )  # fmt: skip
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
@@ -205,15 +227,15 @@ class StatelessGroup:
 
     def close(self) -> None:
         """See `AsyncStatelessGroup.close`; also ends the loop thread. Closing twice is fine."""
-        if self._closed:
-            return
-        if self._pid != os.getpid():
-            return  # the group is the parent's, and goes on there
+        if self._closed or self._is_forked:
+            return  # in a forked child the group is the parent's, and goes on there
         self._check_thread()
         self._closed = True
         atexit.unregister(self._at_exit)
         try:
-            self._thread.submit(self._group.close()).result()
+            self._run(self._group.close)
+        except GroupClosedError:
+            pass  # a subgroup whose loop ended with the group that it was made from
         finally:
             if self._owns_thread:
                 self._thread.stop()
@@ -225,6 +247,8 @@ class StatelessGroup:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        if self._is_forked:
+            return  # a child that was forked in the block leaves it as well, with an exception of its own
         try:
             if exc is not None and not self._closed:
                 self._call(lambda: self._group.__aexit__(exc_type, exc, tb))
@@ -257,7 +281,7 @@ class StatelessGroup:
         return self._group.store
 
     @property
-    def socket(self) -> socket.socket | None:
+    def socket(self) -> Socket | None:
         """The listening socket it was made with, if any."""
         return self._group.socket
 
@@ -298,42 +322,74 @@ class StatelessGroup:
 
     # ------------------------------------------------------------------------------------------------ inside
 
-    def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run one call on the group's loop and wait for it."""
-        self._check_usable()
-        future = self._thread.submit(make())
-        try:
-            return future.result()
-        except CancelledError:
-            raise GroupClosedError("the group was closed while this call waited") from None
-        except KeyboardInterrupt:
-            # The call is taken back on the loop before anything that is called next begins there.
-            future.cancel()
-            raise
+    @classmethod
+    def _made_by(cls, name: str, make: Callable[[], Coroutine[Any, Any, AsyncStatelessGroup]]) -> Self:
+        self = cls.__new__(cls)
+        self._start(name, make)
+        return self
 
-    def _check_usable(self) -> None:
-        if self._pid != os.getpid():
+    def _start(self, name: str, make: Callable[[], Coroutine[Any, Any, AsyncStatelessGroup]]) -> None:
+        """Run a loop of our own and make the group there."""
+        self._attach(LoopThread(name), owns_thread=True)
+        try:
+            self._group = self._run(make)
+        except BaseException:
+            self._thread.stop(FAILED_SECONDS)
+            raise
+        atexit.register(self._at_exit)
+
+    def _attach(self, thread: LoopThread, *, owns_thread: bool) -> None:
+        self._thread = thread
+        self._owns_thread = owns_thread
+        self._pid = os.getpid()
+        self._closed = False
+
+    def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run one call on the group, if it can be used from here."""
+        if self._is_forked:
             raise ForkError(
-                f"this group belongs to process {self._pid}, and this is its forked child {os.getpid()}; "
-                "make a new group here"
+                f"group {self._group.name!r} belongs to process {self._pid}, and this is its forked child "
+                f"{os.getpid()}; make a new group here"
             )
         self._check_thread()
         if self._closed:
-            raise GroupClosedError("the group was closed")
+            raise GroupClosedError(f"group {self._group.name!r} was closed at rank {self._group.rank}")
+        return self._run(make)
+
+    def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine on the group's loop and wait for it."""
+        future: Future[T] = Future()
+        try:
+            self._thread.start(make, future)
+            return future.result()
+        except CancelledError:
+            raise GroupClosedError("the group was closed while this call waited") from None
+        finally:
+            # Ctrl-C, or another exception that a signal handler raised here: the call is taken back on the loop
+            # before anything that is called next begins there. A call that has ended is not touched by it.
+            future.cancel()
+
+    @property
+    def _is_forked(self) -> bool:
+        return self._pid != os.getpid()
 
     def _check_thread(self) -> None:
         if self._thread.is_current:
             raise WrongThreadError(
-                "a blocking call from the group's own loop thread would wait for itself; call it from another thread"
+                f"a blocking call on group {self._group.name!r} from its own loop thread would wait for itself; "
+                "call it from another thread"
             )
 
     def _at_exit(self) -> None:
         """The interpreter ends and nobody closed the group: say goodbye, and do not wait for long."""
-        if self._closed or self._pid != os.getpid():
+        if self._closed or self._is_forked:
             return
         self._closed = True
-        goodbye = self._thread.submit(self._group.close())
+        goodbye: Future[None] = Future()
+        self._thread.start(self._group.close, goodbye)
         try:
             goodbye.result(EXIT_SECONDS)
         except (AiopgError, CancelledError, TimeoutError):
             pass  # the connection ends with the process, and the others see that
+        if self._owns_thread:
+            self._thread.stop(FAILED_SECONDS)

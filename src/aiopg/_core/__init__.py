@@ -4,6 +4,6 @@ Nothing here waits, reads a clock, opens a socket or draws a random number: the 
 `now` (monotonic seconds), chance is an argument too. So every module is a deterministic function of its
 inputs, which is what lets a journal replay a store and a simulator run a whole cluster in one thread.
 
-Modules, lowest first: `limits`, `frames`, `handshake`, `messages`, `session`, then the state machines
-`mailboxes`, `rounds`, `groups`, and the `engine` that owns them.
+Modules, lowest first: `limits`, `frames`, `handshake`, `messages`, `session`, `replies`, `parts`, then the state
+machines `mailboxes`, `rounds`, `groups`, and the `engine` that owns them.
 """

@@ -9,12 +9,13 @@ The engine trusts no session: a command that makes no sense is answered with an 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, TypeAlias, TypeGuard
 
 from aiopg._core.frames import body_size
-from aiopg._core.groups import Groups, Seat
+from aiopg._core.groups import Groups, Incarnation, Seat
 from aiopg._core.limits import Limits
 from aiopg._core.mailboxes import Address
 from aiopg._core.messages import (
@@ -34,6 +35,7 @@ from aiopg._core.messages import (
     Tag,
     Take,
     TakeBack,
+    Vacate,
     pack_value,
 )
 from aiopg._core.replies import Replies, SessionId
@@ -53,6 +55,9 @@ Events: TypeAlias = list[tuple[SessionId, Event]]
 SWEEPS_PER_TTL = 8
 """Expired data is looked for this often in the shortest lifetime in use; readers never see it in any case."""
 
+SWEEP_SECONDS_LEAST = 0.05
+"""And never more often than this, however short the lifetimes."""
+
 
 class Engine:
     """The state of one store."""
@@ -61,13 +66,14 @@ class Engine:
         """`about`: plain values that the shell wants in every description of this store (its pid, its version)."""
         self._limits = limits
         self._about = dict(about)
-        self._replies = Replies()
+        self._replies = Replies(limits.waiting_calls)
         self._groups = Groups(limits, self._replies)
         self._seats: dict[SessionId, dict[int, Seat]] = {}
         self._swept = 0.0
         self._handlers: dict[type[Any], Callable[[SessionId, Any, float], None]] = {
             Join: self._join,
             Leave: self._leave,
+            Vacate: self._vacate,
             Abort: self._abort,
             Put: self._put,
             TakeBack: self._take_back,
@@ -111,8 +117,8 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due, or None while nothing can expire."""
-        ttl = min((seat.ttl for i in self._groups if i.bytes for seat in i.seats.values()), default=None)
-        return None if ttl is None else self._swept + ttl / SWEEPS_PER_TTL
+        ttl = min((incarnation.ttl for incarnation in self._groups if incarnation.bytes), default=math.inf)
+        return None if ttl == math.inf else self._swept + max(ttl / SWEEPS_PER_TTL, SWEEP_SECONDS_LEAST)
 
     def handle_timer(self, now: float) -> Events:
         """Drop what is past its time."""
@@ -142,6 +148,7 @@ class Engine:
 
     def _join(self, session: SessionId, join: Join, now: float) -> None:
         self._check_join(session, join)
+        self._replies.check(session, join.call)
         seat = self._groups.join(session, join)
         self._seats.setdefault(session, {})[join.seat] = seat
 
@@ -160,7 +167,7 @@ class Engine:
         if not join.ttl > 0:
             raise UsageError(f"data_expiration_seconds must be over 0, not {join.ttl}")
 
-    def _leave(self, session: SessionId, leave: Leave, now: float) -> None:
+    def _leave(self, session: SessionId, leave: Leave | Vacate, now: float) -> None:
         seat = self._seat(session, leave.seat)
         for waiting in self._replies.waiting_of(session, leave.seat):
             facts = waiting.facts()
@@ -171,8 +178,21 @@ class Engine:
         self._unseat(session, leave.seat)
         self._replies.answer_now(session, leave.call)
 
+    def _vacate(self, session: SessionId, vacate: Vacate, now: float) -> None:
+        seat = self._seat(session, vacate.seat)
+        if seat.used:  # what it did cannot be undone, so nobody can take its place
+            self._leave(session, vacate, now)
+            return
+        if self._replies.waiting(session, seat.call) is seat:
+            self._replies.withdrawn(seat, seat.facts())
+        self._groups.unseat(seat)
+        self._unseat(session, vacate.seat)
+        self._replies.answer_now(session, vacate.call)
+
     def _abort(self, session: SessionId, abort: Abort, now: float) -> None:
         seat = self._seat(session, abort.seat)
+        if not seat.incarnation.live:
+            raise ProtocolError("the group is not formed yet")
         reason = abort.reason.encode(errors="replace")[: self._limits.reason_bytes].decode(errors="ignore")
         seat.incarnation.abort(GroupAbortedError(seat.incarnation.name, seat.rank, reason))
         self._replies.answer_now(session, abort.call)
@@ -199,19 +219,16 @@ class Engine:
             raise ProtocolError("the group is not formed yet")
         if type(tag) is str and len(tag.encode(errors="replace")) > self._limits.tag_bytes:
             raise UsageError(f"a tag has at most {self._limits.tag_bytes} bytes, not {tag!r:.200}")
+        seat.used = True
         return seat
-
-    def _check_waiting(self, session: SessionId) -> None:
-        if self._replies.count(session) >= self._limits.waiting_calls:
-            raise StoreFullError("waiting_calls", self._limits.waiting_calls, "this session")
 
     # ------------------------------------------------------------------------------------------------ messages
 
     def _put(self, session: SessionId, put: Put, now: float) -> None:
         seat = self._working_seat(session, put.seat, put.tag)
         incarnation = seat.incarnation
-        if put.dst not in incarnation.seats:
-            raise self._absent(seat, put.dst)
+        if (absent := self._absent(incarnation, put.dst)) is not None:
+            raise absent
         incarnation.check_room(body_size(put.body))
         address = Address(seat.rank, put.dst, put.tag)
         incarnation.mailboxes.put(address, put.body, put.call, now + seat.ttl)
@@ -225,23 +242,25 @@ class Engine:
 
     def _take(self, session: SessionId, take: Take, now: float) -> None:
         seat = self._working_seat(session, take.seat, take.tag)
-        self._check_waiting(session)
         incarnation = seat.incarnation
-        gone = None if take.src in incarnation.seats else self._absent(seat, take.src)
+        gone = self._absent(incarnation, take.src)
         incarnation.mailboxes.take(session, take, Address(take.src, seat.rank, take.tag), now, gone)
 
-    def _absent(self, seat: Seat, rank: int) -> AiopgError:
-        """Why `rank` is not among the members of this seat's live group."""
-        gone = seat.incarnation.gone.get(rank)
-        if gone is not None:
-            return copy(gone)
-        return UsageError(f"group {seat.incarnation.name!r} has ranks 0 to {seat.incarnation.world_size - 1}, not {rank}")
+    def _absent(self, incarnation: Incarnation, rank: int) -> AiopgError | None:
+        """Why `rank` will not do its part in this live group any more, if so."""
+        if rank in incarnation.seats:
+            return None
+        if rank in incarnation.gone:
+            return copy(incarnation.gone[rank])
+        if 0 <= rank < incarnation.world_size:
+            return None  # its joiner withdrew; whoever joins in its place will do it
+        return UsageError(f"group {incarnation.name!r} has ranks 0 to {incarnation.world_size - 1}, not {rank}")
 
     # --------------------------------------------------------------------------------------------- collectives
 
     def _arrive(self, session: SessionId, arrive: Arrive, now: float) -> None:
         seat = self._working_seat(session, arrive.seat, arrive.tag)
-        self._check_waiting(session)
+        self._replies.check(session, arrive.call)
         incarnation = seat.incarnation
         if arrive.needs == Needs.ROOT and not 0 <= arrive.root < incarnation.world_size:
             raise UsageError(f"root must be 0 to {incarnation.world_size - 1}, not {arrive.root}")
@@ -256,7 +275,7 @@ class Engine:
     def _cancel(self, session: SessionId, cancel: Cancel, now: float) -> None:
         waiting = self._replies.waiting(session, cancel.call)
         if waiting is None:
-            return  # it has had its event already, or is the one a withdrawal just answered
+            return  # it has had its event already
         facts = waiting.facts()
         if waiting.withdraw():
             self._replies.withdrawn(waiting, facts)

@@ -69,7 +69,8 @@ class FrameReceiver:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._head_bytes = limits.head_bytes
+        self._body_bytes = limits.body_bytes
         self._buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self._start = 0  # first byte not yet parsed
         self._end = 0  # first byte not yet filled
@@ -120,11 +121,10 @@ class FrameReceiver:
         return frames
 
     def _check(self, head_size: int, size: int) -> None:
-        if not 0 < head_size <= self._limits.head_bytes:
-            raise ProtocolError(f"frame head of {head_size} bytes; 1 to {self._limits.head_bytes} are allowed")
-        # The collectives put a table of four bytes a rank before their parts.
-        if size > self._limits.payload_bytes + 4 * self._limits.world_size:
-            raise ProtocolError(f"frame body of {size} bytes; at most {self._limits.payload_bytes} are allowed")
+        if not 0 < head_size <= self._head_bytes:
+            raise ProtocolError(f"frame head of {head_size} bytes; 1 to {self._head_bytes} are allowed")
+        if size > self._body_bytes:
+            raise ProtocolError(f"frame body of {size} bytes; at most {self._body_bytes} are allowed")
 
     def _parse_head(self, start: int, stop: int) -> list[Any]:
         try:

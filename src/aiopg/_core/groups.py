@@ -12,7 +12,8 @@ Rules:
 - A rank joins the oldest incarnation of the name in which its seat is free and was never used. If there is none
   it opens the next one, which forms while members of the last one are still there: so a rank that left and joins
   again waits for the next life, and no two lives ever mix.
-- While an incarnation forms, a joiner may withdraw and its seat is free again. Once live, a seat is used once.
+- A joiner may withdraw, and its seat is free again; so it is if the incarnation became live before the withdrawal
+  was heard, and the next joiner of that rank completes it. A seat that was left or lost is not used again.
 - A seat held by a live member is a `RankConflictError`, another world_size a `WorldSizeMismatchError`, at once.
 - Incarnation numbers are never reused on one store.
 - A member that leaves or is lost fails what needs it and cannot have it, now and later (`PeerLostError`). An
@@ -21,6 +22,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from aiopg._core.limits import Limits
@@ -42,7 +44,7 @@ __all__ = ["Groups", "Incarnation", "Seat"]
 class Seat(Waiting):
     """One rank's place in one incarnation; waits as a call until the incarnation is complete."""
 
-    __slots__ = ("holder", "incarnation", "rank", "ttl")
+    __slots__ = ("holder", "incarnation", "rank", "ttl", "used")
 
     def __init__(self, session: SessionId, join: Join, incarnation: Incarnation) -> None:
         super().__init__(session, join.seat, join.call)
@@ -50,6 +52,7 @@ class Seat(Waiting):
         self.rank = join.rank
         self.ttl = join.ttl
         self.holder = join.holder
+        self.used = False  # whether its member has made a call in the group
 
     def facts(self) -> tuple[list[int], list[int]]:
         taken = self.incarnation.seats
@@ -69,6 +72,8 @@ class Incarnation:
         self.number = number
         self.world_size = world_size
         self.live = False
+        self.ttl = math.inf
+        """The shortest lifetime that any member ever gave its data."""
         self.seats: dict[int, Seat] = {}
         self.gone: dict[int, PeerLostError] = {}
         self.aborted: GroupAbortedError | None = None
@@ -132,11 +137,13 @@ class Groups:
         """
         incarnation = self._free_seat(join) or self._open(join)
         seat = incarnation.seats[join.rank] = Seat(session, join, incarnation)
+        incarnation.ttl = min(incarnation.ttl, join.ttl)
         self.replies.wait(seat)
-        if len(incarnation.seats) == incarnation.world_size:
+        if len(incarnation.seats) == incarnation.world_size or incarnation.live:
+            told = [seat] if incarnation.live else list(incarnation.seats.values())
             incarnation.live = True
             body = pack_value(incarnation.number)
-            for member in incarnation.seats.values():
+            for member in told:
                 self.replies.answer(member, body)
         return seat
 
@@ -146,7 +153,7 @@ class Groups:
             if incarnation.world_size != join.world_size:
                 raise WorldSizeMismatchError(join.group, join.world_size, incarnation.world_size)
         for incarnation in lives:
-            if join.rank in incarnation.gone:
+            if join.rank in incarnation.gone or incarnation.aborted:
                 continue
             if (holder := incarnation.seats.get(join.rank)) is not None:
                 raise RankConflictError(join.group, join.rank, holder.holder)
@@ -162,7 +169,7 @@ class Groups:
         return incarnation
 
     def unseat(self, seat: Seat) -> None:
-        """A joiner withdraws from an incarnation that still forms."""
+        """A joiner withdraws: its seat is as if never taken, also where the incarnation has become live meanwhile."""
         incarnation = seat.incarnation
         del incarnation.seats[seat.rank]
         if not incarnation.seats:

@@ -6,13 +6,16 @@ A bound that is reached gives an error that names it (`StoreFullError.limit`, `P
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 __all__ = ["Limits"]
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+
+HEAD_BYTES_MOST = 16 * KIB
+"""A head must fit the receiver's reused buffer (`frames.RECEIVE_BUFFER`) with room to spare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +70,17 @@ class Limits:
 
     handshake_seconds: float = 5.0
     """Time from accepting a connection to its first frame (NATS 2 + 2 s, sshd 120 s)."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(f"{field.name} must be over 0, not {getattr(self, field.name)}")
+        if self.head_bytes > HEAD_BYTES_MOST:
+            raise ValueError(f"head_bytes must be at most {HEAD_BYTES_MOST}, not {self.head_bytes}")
+        if self.body_bytes >= 4 * GIB:
+            raise ValueError(f"payload_bytes must be under 4 GiB, less 4 bytes a rank, not {self.payload_bytes}")
+
+    @property
+    def body_bytes(self) -> int:
+        """The longest legal body of a frame: the collectives put a table of four bytes a rank before their parts."""
+        return self.payload_bytes + 4 * self.world_size

@@ -110,17 +110,21 @@ class Mailboxes:
     def take_back(self, address: Address, put: int) -> bool:
         """Remove what call `put` of the mailbox's source put; False if it is not there any more."""
         box = self._boxes.get(address)
-        for letter in box.letters if box else ():
+        if box is None:
+            return False
+        for index, letter in enumerate(box.letters):
             if letter.put == put:
-                assert box is not None
-                box.letters.remove(letter)
+                del box.letters[index]
                 self.bytes -= letter.size
                 self._drop_if_empty(address, box)
                 return True
         return False
 
     def take(self, session: SessionId, command: Take, address: Address, now: float, gone: AiopgError | None) -> None:
-        """Take the head, or wait for one. `gone`: why nothing more will come from the source."""
+        """Take the head, or wait for one. `gone`: why nothing more will come from the source.
+
+        Raises what `Replies.check` does.
+        """
         box = self._boxes.get(address)
         if box is not None and box.letters:
             letter = box.letters.popleft()
@@ -134,6 +138,7 @@ class Mailboxes:
         if gone is not None:
             self._replies.fail_now(session, command.call, gone)
             return
+        self._replies.check(session, command.call)
         if box is None:
             box = self._boxes[address] = _Mailbox()
         take = _Take(session, command.seat, command.call, self, address)
@@ -150,8 +155,7 @@ class Mailboxes:
         """A rank is gone."""
         for address, box in list(self._boxes.items()):
             if address.src == rank:
-                for take in box.takes:
-                    self._replies.fail(take, error)
+                self._replies.fail(box.takes, error)
                 box.takes.clear()
             if address.dst == rank:
                 self.bytes -= sum(letter.size for letter in box.letters)
@@ -161,8 +165,7 @@ class Mailboxes:
     def abort(self, error: AiopgError) -> None:
         """Fail every take and drop every message."""
         for box in self._boxes.values():
-            for take in box.takes:
-                self._replies.fail(take, error)
+            self._replies.fail(box.takes, error)
         self._boxes.clear()
         self.bytes = 0
 
@@ -170,6 +173,8 @@ class Mailboxes:
         """Turn messages past their time into tombstones; how many."""
         count = 0
         for box in self._boxes.values():
+            if not box.letters or box.letters[0].expires > now:
+                continue  # one sender, one ttl: the first one goes first
             kept: deque[_Letter] = deque()
             for letter in box.letters:
                 if letter.body is not None and letter.expires <= now:

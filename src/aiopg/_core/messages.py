@@ -44,6 +44,7 @@ __all__ = [
     "Tag",
     "Take",
     "TakeBack",
+    "Vacate",
     "Withdrawn",
     "decode_message",
     "kind_of",
@@ -123,6 +124,14 @@ class Join(NamedTuple):
 
 class Leave(NamedTuple):
     """Give the seat up."""
+
+    call: int
+    seat: int
+    body: Body = ()
+
+
+class Vacate(NamedTuple):
+    """Take a join back, whether it was answered or not: the seat is as if never taken, and others wait for it."""
 
     call: int
     seat: int
@@ -242,9 +251,7 @@ class Withdrawn(NamedTuple):
     body: Body = ()
 
 
-Command: TypeAlias = (
-    Join | Leave | Abort | Put | TakeBack | Take | Arrive | Cancel | Inquire | Expire | Status
-)
+Command: TypeAlias = Join | Leave | Vacate | Abort | Put | TakeBack | Take | Arrive | Cancel | Inquire | Expire | Status
 Event: TypeAlias = Answer | Failed | Withdrawn
 Message: TypeAlias = Command | Event | Open | Opened | Acknowledge | Goodbye
 
@@ -256,6 +263,7 @@ _WIRE: dict[int, tuple[type[Any], tuple[Any, ...]]] = {
     4: (Goodbye, (str,)),
     10: (Join, (int, int, str, int, int, float, str)),
     11: (Leave, (int, int)),
+    13: (Vacate, (int, int)),
     12: (Abort, (int, int, str)),
     20: (Put, (int, int, int, _TAG)),
     21: (TakeBack, (int, int, int, _TAG, int)),
@@ -293,7 +301,7 @@ def decode_message(head: list[Any], body: Body) -> Message:
     kind = head[2] if len(head) > 2 else None
     known = _KINDS.get(kind) if type(kind) is int else None
     if known is None:
-        raise ProtocolError(f"no message has kind {kind!r}")
+        raise ProtocolError(f"no message has kind {kind!r:.100}")
     cls, spellings = known
     fields = head[3:]
     if tuple(map(type, fields)) not in spellings:
@@ -312,14 +320,17 @@ _ERRORS = {
 
 
 def pack_value(value: object) -> Body:
-    """A body that holds one plain value of the protocol's own (never a user's object)."""
-    return (msgpack.packb(value),)
+    """A body that holds one plain value of the protocol's own (never a user's object).
+
+    Names and tags may be in it that are no proper text (file names can be such): they are told as they were given.
+    """
+    return (msgpack.packb(value, unicode_errors="surrogatepass"),)
 
 
 def unpack_value(body: Body) -> Any:
     """The value of such a body. Raises `ProtocolError`."""
     try:
-        return msgpack.unpackb(b"".join(body), strict_map_key=False)
+        return msgpack.unpackb(b"".join(body), strict_map_key=False, unicode_errors="surrogatepass")
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ProtocolError(f"a value's bytes are not MessagePack: {error}") from error
 
@@ -335,5 +346,5 @@ def unpack_error(body: Body) -> AiopgError:
     try:
         name, fields = value
         return _ERRORS[name](**fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"a failure that names no known error: {value!r:.200}") from error

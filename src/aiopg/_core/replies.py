@@ -7,12 +7,12 @@ is here, so that no state machine can answer a call twice or forget one when its
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import TypeAlias
 
 from aiopg._core.frames import Body
 from aiopg._core.messages import Answer, Event, Failed, Withdrawn, pack_error, pack_value
-from aiopg.errors import AiopgError
+from aiopg.errors import AiopgError, ProtocolError, StoreFullError
 
 __all__ = ["Replies", "SessionId", "Waiting"]
 
@@ -38,17 +38,37 @@ class Waiting(ABC):
     def withdraw(self) -> bool:
         """Leave no trace, as if the call had not been made. False: too late, it was answered instead."""
 
-    def confirmed(self) -> None:
+    def confirmed(self) -> None:  # noqa: B027 (few calls ever ask for a receipt)
         """The caller has acknowledged an answer that asked for it."""
 
 
 class Replies:
     """The waiting calls of all sessions, and the events to deliver."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting_calls: int) -> None:
+        """`waiting_calls`: as many calls of one session may wait (`Limits.waiting_calls`)."""
+        self._waiting_calls = waiting_calls
         self._waiting: dict[SessionId, dict[int, Waiting]] = {}
-        self._receipts: dict[tuple[SessionId, int], Waiting] = {}
+        self._receipts: dict[SessionId, dict[int, Waiting]] = {}
         self._events: list[tuple[SessionId, Event]] = []
+
+    def __len__(self) -> int:
+        """Calls that wait, and answers whose receipt is awaited."""
+        return sum(map(len, self._waiting.values())) + sum(map(len, self._receipts.values()))
+
+    def check(self, session: SessionId, call: int) -> None:
+        """Whether `call` may wait: to be asked before anything is changed for it.
+
+        Raises `ProtocolError` if a call of that number waits already (one event could not be told from the other's),
+        `StoreFullError` if too many wait.
+        """
+        calls = self._waiting.get(session)
+        if calls is None:
+            return
+        if call in calls:
+            raise ProtocolError(f"call {call} was made again while it waits")
+        if len(calls) >= self._waiting_calls:
+            raise StoreFullError("waiting_calls", self._waiting_calls, "this session")
 
     def wait(self, waiting: Waiting) -> None:
         """Remember a call that cannot be answered yet."""
@@ -62,21 +82,20 @@ class Replies:
         calls = self._waiting.get(session)
         return calls.get(call) if calls else None
 
-    def count(self, session: SessionId) -> int:
-        """How many calls of the session wait."""
-        return len(self._waiting.get(session, ()))
-
     def answer(self, waiting: Waiting, body: Body = (), receipt: bool = False) -> None:
         """End a waiting call with its result; with `receipt`, `Waiting.confirmed` is called in time."""
         self._forget(waiting)
         if receipt:
-            self._receipts[waiting.session, waiting.call] = waiting
+            self._receipts.setdefault(waiting.session, {})[waiting.call] = waiting
         self._events.append((waiting.session, Answer(waiting.call, receipt, body)))
 
-    def fail(self, waiting: Waiting, error: AiopgError) -> None:
-        """End a waiting call with an error."""
-        self._forget(waiting)
-        self._events.append((waiting.session, Failed(waiting.call, pack_error(error))))
+    def fail(self, waitings: Iterable[Waiting], error: AiopgError) -> None:
+        """End waiting calls with one error, which is encoded once for all of them."""
+        body = None
+        for waiting in waitings:
+            body = body or pack_error(error)
+            self._forget(waiting)
+            self._events.append((waiting.session, Failed(waiting.call, body)))
 
     def withdrawn(self, waiting: Waiting, facts: tuple[list[int], list[int]]) -> None:
         """End a waiting call that was taken back."""
@@ -93,9 +112,13 @@ class Replies:
 
     def confirm(self, session: SessionId, call: int) -> None:
         """The session has acknowledged the answer of `call`."""
-        waiting = self._receipts.pop((session, call), None)
-        if waiting is not None:
-            waiting.confirmed()
+        receipts = self._receipts.get(session, {})
+        waiting = receipts.pop(call, None)
+        if waiting is None:
+            return
+        if not receipts:
+            del self._receipts[session]
+        waiting.confirmed()
 
     def waiting_of(self, session: SessionId, seat: int | None = None) -> list[Waiting]:
         """The waiting calls of a session, or of one of its seats."""
@@ -105,9 +128,8 @@ class Replies:
     def end_session(self, session: SessionId) -> None:
         """Forget a session that is over: its calls get no event any more."""
         self._waiting.pop(session, None)
+        self._receipts.pop(session, None)
         self._events = [event for event in self._events if event[0] != session]
-        for key in [key for key in self._receipts if key[0] == session]:
-            del self._receipts[key]
 
     def drain(self) -> list[tuple[SessionId, Event]]:
         """The events since the last time, in order."""

@@ -33,17 +33,19 @@ Rules:
 from __future__ import annotations
 
 import math
-import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from aiopg._core.frames import Body, Buffer, body_size
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Arrive, Needs, Tag
+from aiopg._core.parts import join_parts, pack_parts, split_parts
 from aiopg._core.replies import Replies, SessionId, Waiting
 from aiopg.errors import (
     AiopgError,
     CollectiveMismatchError,
     DataExpiredError,
+    PayloadTooLargeError,
     PeerLostError,
     ProtocolError,
     StoreFullError,
@@ -51,6 +53,9 @@ from aiopg.errors import (
 )
 
 __all__ = ["Rounds", "Signature", "join_parts", "split_parts"]
+
+SIGNATURE_TEXT = 128
+"""As many characters of a signature are told to people."""
 
 
 class Signature(NamedTuple):
@@ -63,27 +68,8 @@ class Signature(NamedTuple):
     def __str__(self) -> str:
         said = [f"root={self.root}"] if self.root >= 0 else []
         said += [f"op={self.detail}"] if self.detail else []
-        return f"{self.op}({', '.join(said)})"
-
-
-def join_parts(parts: list[Buffer]) -> Body:
-    """Parts in one body: a table of u32 lengths, then the parts, uncopied."""
-    return (struct.pack(f">{len(parts)}I", *map(len, parts)), *parts)
-
-
-def split_parts(body: Body, count: int) -> list[memoryview]:
-    """The `count` parts of such a body, uncopied where it is one buffer. Raises `ProtocolError`."""
-    whole = memoryview(body[0] if len(body) == 1 else b"".join(body))
-    if len(whole) < 4 * count:
-        raise ProtocolError(f"body of {len(whole)} bytes holds no table of {count} lengths")
-    lengths = struct.unpack_from(f">{count}I", whole)
-    if 4 * count + sum(lengths) != len(whole):
-        raise ProtocolError(f"body of {len(whole)} bytes does not hold {count} parts of {sum(lengths)} bytes")
-    parts, start = [], 4 * count
-    for length in lengths:
-        parts.append(whole[start : start + length])
-        start += length
-    return parts
+        # Cut, because a mismatch tells every rank what every rank called.
+        return f"{self.op}({', '.join(said)})"[:SIGNATURE_TEXT]
 
 
 class _Arrival(Waiting):
@@ -116,7 +102,19 @@ class _Arrival(Waiting):
 
 
 class _Round:
-    __slots__ = ("arrivals", "bytes", "error", "expired", "number", "oldest", "rounds", "signature", "tag", "told", "unconfirmed")
+    __slots__ = (
+        "arrivals",
+        "bytes",
+        "error",
+        "expired",
+        "number",
+        "oldest",
+        "rounds",
+        "signature",
+        "tag",
+        "told",
+        "unconfirmed",
+    )
 
     def __init__(self, rounds: Rounds, tag: Tag, number: int, signature: Signature) -> None:
         self.rounds = rounds
@@ -124,7 +122,7 @@ class _Round:
         self.number = number
         self.signature = signature
         self.arrivals: dict[int, _Arrival] = {}
-        self.told: set[int] = set()  # ranks that had their answer or error
+        self.told = set(rounds.gone)  # ranks that had their answer or error, or are gone and need none
         self.error: AiopgError | None = None  # the outcome of all who come, once decided to be a failure
         self.expired: AiopgError | None = None  # why parts are no longer here
         self.unconfirmed: set[int] = set()  # ranks answered whose acknowledgement a needer of ALL_TOLD awaits
@@ -139,6 +137,9 @@ class _Round:
             missing = [rank for rank in world if rank not in self.arrivals]
         return sorted(self.arrivals), missing or sorted(self.unconfirmed)
 
+    def waiting(self) -> list[_Arrival]:
+        return [arrival for arrival in self.arrivals.values() if arrival.rank not in self.told]
+
 
 class Rounds:
     """All open rounds of one incarnation."""
@@ -149,7 +150,7 @@ class Rounds:
         self._limits = limits
         self._replies = replies
         self._rounds: dict[tuple[Tag, int], _Round] = {}
-        self._gone: dict[int, PeerLostError] = {}
+        self.gone: dict[int, PeerLostError] = {}
         self._owed: dict[tuple[Tag, int], CollectiveMismatchError] = {}  # (tag, rank) -> what it was not told
         self.bytes = 0
         """Payload bytes held by all open rounds."""
@@ -174,7 +175,10 @@ class Rounds:
     # -------------------------------------------------------------------------------------------- arriving
 
     def arrive(self, session: SessionId, rank: int, command: Arrive, now: float, ttl: float) -> None:
-        """A rank comes to a round; what it gives expires `ttl` seconds from now. Raises `UsageError`, `ProtocolError` or `StoreFullError` for a bad arrival."""
+        """A rank comes to a round; what it gives expires `ttl` seconds from now.
+
+        Raises `UsageError`, `ProtocolError` or `StoreFullError` for an arrival that cannot be; it was not counted.
+        """
         key = (command.tag, command.number)
         round = self._rounds.get(key)
         parts = self._parts(command)
@@ -183,21 +187,23 @@ class Rounds:
             if len(self._rounds) >= self._limits.open_rounds:
                 raise StoreFullError("open_rounds", self._limits.open_rounds, f"group {self._group!r}")
             round = self._rounds[key] = _Round(self, command.tag, command.number, signature)
-        elif rank in round.arrivals or rank in round.told:
+        elif rank in round.arrivals:
             raise UsageError(f"rank {rank} has already arrived at {command.op} number {command.number}")
         elif round.oldest <= now:
             self._expire_round(round, now)
         arrival = _Arrival(session, command, round, rank, parts, now + ttl)
-        round.oldest = min(round.oldest, arrival.expires)
         round.arrivals[rank] = arrival
-        size = sum(map(len, parts))
-        round.bytes += size
-        self.bytes += size
+        if parts:
+            round.oldest = min(round.oldest, arrival.expires)
+            size = sum(map(len, parts))
+            round.bytes += size
+            self.bytes += size
         self._replies.wait(arrival)
         if self._owed and (owed := self._owed.pop((command.tag, rank), None)) is not None:
             self._fail_round(round, owed)
         elif round.error is not None:
-            self._fail(arrival, round.error)
+            self._fail([arrival], round.error)
+            self._drop_parts(arrival)
         elif signature != round.signature:
             self._mismatch(round, rank, signature)
         else:
@@ -227,48 +233,63 @@ class Rounds:
                     self._settle_needer(round, other, [root])
         if len(round.arrivals) == self.world_size:
             self._complete(round)
-        elif arrival.needs >= Needs.ALL and (self._gone or round.expired):
+        elif arrival.needs >= Needs.ALL and (self.gone or round.expired):
             self._settle_needer(round, arrival, range(self.world_size))
 
     def _settle_needer(self, round: _Round, arrival: _Arrival, needed: list[int] | range) -> None:
         """Answer a needer if the ranks it needs are there, fail it if they can no longer come."""
         missing = [rank for rank in needed if rank not in round.arrivals]
-        lost = [rank for rank in missing if rank in self._gone]
+        lost = [rank for rank in missing if rank in self.gone]
         if round.expired is not None:
-            self._fail(arrival, round.expired)
+            self._fail([arrival], round.expired)
         elif lost:
-            self._fail(arrival, PeerLostError(self._group, lost, self._gone[lost[0]].reason))
+            self._fail([arrival], PeerLostError(self._group, lost, self.gone[lost[0]].reason))
         elif not missing:
             part = round.arrivals[needed[0]].part_for(arrival.rank)
             self._answer(arrival, (part,) if part else ())
 
     def _complete(self, round: _Round) -> None:
         """Every rank is there: answer all who need all."""
-        arrivals = [round.arrivals[rank] for rank in range(self.world_size)]
-        needers = [a for a in arrivals if a.needs >= Needs.ALL and a.rank not in round.told]
+        needers = round.waiting()
         if round.expired is not None:
-            for arrival in needers:
-                self._fail(arrival, round.expired)
+            self._fail(needers, round.expired)
             return
         last = [a for a in needers if a.needs == Needs.ALL_TOLD]
-        # Where somebody leaves last, the others' answers ask for an acknowledgement (barrier, phase 3).
-        round.unconfirmed = {a.rank for a in needers if a.needs == Needs.ALL} if last else set()
-        own = any(len(a.parts) > 1 for a in arrivals)
-        shared = () if own else _joined(arrivals, 0)
-        for arrival in needers:
-            if arrival.needs == Needs.ALL:
-                body = _joined(arrivals, arrival.rank) if own else shared
-                self._answer(arrival, body, receipt=bool(last))
-        if last and not round.unconfirmed:
+        if not last:
+            self._hand_out(round, needers)
+            return
+        # Somebody leaves last: the others' answers ask for an acknowledgement (barrier, phase 3).
+        self._hand_out(round, [a for a in needers if a.needs == Needs.ALL], receipt=True)
+        if not round.unconfirmed:
             self._release_last(round)
+
+    def _hand_out(self, round: _Round, needers: list[_Arrival], receipt: bool = False) -> None:
+        """Answer needers of all. Where no rank gave a part per rank, they share one body."""
+        if not needers:
+            return
+        arrivals = [round.arrivals[rank] for rank in range(self.world_size)]
+        own = any(len(a.parts) > 1 for a in arrivals)
+        given = any(a.parts for a in arrivals)
+        body: Body | None = None
+        for needer in needers:
+            if body is None or own:
+                body = pack_parts([a.part_for(needer.rank) for a in arrivals]) if given else ()
+                size = body_size(body)
+            if size > self._limits.body_bytes:
+                self._fail([needer], PayloadTooLargeError(size, self._limits.body_bytes))
+                continue
+            if receipt:
+                round.unconfirmed.add(needer.rank)
+            self._answer(needer, body, receipt)
 
     def _answer(self, arrival: _Arrival, body: Body, receipt: bool = False) -> None:
         arrival.round.told.add(arrival.rank)
         self._replies.answer(arrival, body, receipt)
 
-    def _fail(self, arrival: _Arrival, error: AiopgError) -> None:
-        arrival.round.told.add(arrival.rank)
-        self._replies.fail(arrival, error)
+    def _fail(self, arrivals: Iterable[_Arrival], error: AiopgError) -> None:
+        for arrival in arrivals:
+            arrival.round.told.add(arrival.rank)
+        self._replies.fail(arrivals, error)
 
     # ----------------------------------------------------------------------------------- leaving last (phase 3)
 
@@ -284,10 +305,7 @@ class Rounds:
 
     def _release_last(self, round: _Round) -> None:
         round.unconfirmed.clear()
-        arrivals = [round.arrivals[rank] for rank in range(self.world_size)]
-        for arrival in arrivals:
-            if arrival.needs == Needs.ALL_TOLD and arrival.rank not in round.told:
-                self._answer(arrival, _joined(arrivals, arrival.rank))
+        self._hand_out(round, round.waiting())
         self._free_if_done(round)
 
     # ---------------------------------------------------------------------------------------------- mismatches
@@ -295,7 +313,7 @@ class Rounds:
     def _mismatch(self, round: _Round, rank: int, signature: Signature) -> None:
         calls = dict.fromkeys(round.arrivals, str(round.signature)) | {rank: str(signature)}
         error = CollectiveMismatchError(self._group, round.tag, round.number, calls)
-        answered = list(round.told)
+        answered = sorted(round.told.difference(self.gone))
         self._fail_round(round, error)
         for early in answered:
             waits_in = self._round_where_waiting(round.tag, early)
@@ -306,10 +324,11 @@ class Rounds:
                 self._free_if_done(waits_in)
 
     def _fail_round(self, round: _Round, error: CollectiveMismatchError) -> None:
+        """Decide that a round fails, for those in it and those who come to it. Nobody will read its parts."""
         round.error = error
+        self._fail(round.waiting(), error)
         for arrival in round.arrivals.values():
-            if arrival.rank not in round.told:
-                self._fail(arrival, error)
+            self._drop_parts(arrival)
 
     def _round_where_waiting(self, tag: Tag, rank: int) -> _Round | None:
         for round in self._rounds.values():
@@ -326,36 +345,28 @@ class Rounds:
             self._release_last(round)
             return False
         del round.arrivals[arrival.rank]
-        self._free_bytes(round, arrival)
+        self._drop_parts(arrival)
         if not round.arrivals:
             del self._rounds[round.tag, round.number]
         return True
 
     def lose(self, rank: int, error: PeerLostError) -> None:
-        """A rank is gone: fail what needs it and where it has not arrived."""
-        self._gone[rank] = error
+        """A rank is gone, and its waiting arrivals were withdrawn: fail what needs it and where it had not arrived."""
+        self.gone[rank] = error
         for owed in [key for key in self._owed if key[1] == rank]:
             del self._owed[owed]
         for round in list(self._rounds.values()):
-            arrived = round.arrivals.get(rank)
-            if arrived is None:
-                for arrival in round.arrivals.values():
-                    needs_it = arrival.needs >= Needs.ALL or (
-                        arrival.needs == Needs.ROOT and round.signature.root == rank
-                    )
-                    if needs_it and arrival.rank not in round.told:
-                        self._fail(arrival, error)
-            else:
-                round.told.add(rank)
+            if rank not in round.arrivals:
+                rooted = round.signature.root == rank
+                needers = [a for a in round.waiting() if a.needs >= Needs.ALL or (rooted and a.needs == Needs.ROOT)]
+                self._fail(needers, error)
+            round.told.add(rank)
             self._confirm(round, rank)
             self._free_if_done(round)
 
     def abort(self, error: AiopgError) -> None:
         """Fail every waiting arrival and drop every round."""
-        for round in self._rounds.values():
-            for arrival in round.arrivals.values():
-                if arrival.rank not in round.told:
-                    self._fail(arrival, error)
+        self._fail([arrival for round in self._rounds.values() for arrival in round.waiting()], error)
         self._rounds.clear()
         self._owed.clear()
         self.bytes = 0
@@ -370,34 +381,20 @@ class Rounds:
             return 0
         round.expired = DataExpiredError(self._group, f"{round.signature} number {round.number}, tag {round.tag!r},")
         for arrival in old:
-            self._free_bytes(round, arrival)
-            arrival.parts = []
-        for arrival in round.arrivals.values():
-            if arrival.rank not in round.told:
-                self._fail(arrival, round.expired)
+            self._drop_parts(arrival)
+        round.oldest = min((a.expires for a in round.arrivals.values() if a.parts), default=math.inf)
+        self._fail(round.waiting(), round.expired)
         self._free_if_done(round)
         return len(old)
 
-    def _free_bytes(self, round: _Round, arrival: _Arrival) -> None:
+    def _drop_parts(self, arrival: _Arrival) -> None:
         size = sum(map(len, arrival.parts))
-        round.bytes -= size
+        arrival.parts = []
+        arrival.round.bytes -= size
         self.bytes -= size
 
     def _free_if_done(self, round: _Round) -> None:
-        told = len(round.told)
-        if self._gone:
-            told += sum(1 for rank in self._gone if rank not in round.told)
-        if told == self.world_size and self._rounds.pop((round.tag, round.number), None) is not None:
+        # A round may be gone already, and even its number be in use again.
+        if len(round.told) == self.world_size and self._rounds.get((round.tag, round.number)) is round:
+            del self._rounds[round.tag, round.number]
             self.bytes -= round.bytes
-
-
-JOIN_BELOW = 1024 * 1024
-"""Answers up to this size are joined once for all ranks; of larger ones the ranks share the pieces."""
-
-
-def _joined(arrivals: list[_Arrival], rank: int) -> Body:
-    """What a needer of all gets: every part for `rank`, in rank order; nothing if nobody gave anything."""
-    if not any(a.parts for a in arrivals):
-        return ()
-    body = join_parts([arrival.part_for(rank) for arrival in arrivals])
-    return (b"".join(body),) if body_size(body) <= JOIN_BELOW else body

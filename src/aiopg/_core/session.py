@@ -20,7 +20,6 @@ A message with number 0 is outside the stream (`Acknowledge`, `Open`, ...): not 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -28,7 +27,7 @@ import msgpack
 from aiopg._core.frames import Buffer, encode_frame
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Acknowledge, Message, kind_of
-from aiopg.errors import ProtocolError
+from aiopg.errors import ProtocolError, UsageError
 
 __all__ = ["Session"]
 
@@ -38,6 +37,7 @@ class Session:
 
     def __init__(self, limits: Limits) -> None:
         self._limit = limits.outbox_frames
+        self._head_bytes = limits.head_bytes
         # A packer of its own: sessions of one process may live in several threads.
         self._pack = msgpack.Packer().pack
         self._outbox: deque[tuple[int, tuple[Buffer, ...]]] = deque()
@@ -50,10 +50,7 @@ class Session:
         self._told = 0  # the highest number that a frame of ours has acknowledged
 
     def __repr__(self) -> str:
-        return (
-            f"<Session sent={self.sent} acknowledged={self.acknowledged} "
-            f"received={self.received} told={self._told}>"
-        )
+        return f"<Session sent={self.sent} acknowledged={self.acknowledged} received={self.received} told={self._told}>"
 
     @property
     def untold(self) -> int:
@@ -63,13 +60,15 @@ class Session:
     def send(self, message: Message) -> tuple[Buffer, ...]:
         """Number, keep and encode `message`; the buffers to write, in order.
 
-        Raises `ProtocolError` if the other end has stopped acknowledging (`Limits.outbox_frames`).
+        Raises `ProtocolError` if the other end has stopped acknowledging (`Limits.outbox_frames`), `UsageError` if
+        a field of the message cannot be sent. Then nothing was sent, and the stream goes on.
         """
         if len(self._outbox) >= self._limit:
             raise ProtocolError(f"{self._limit} messages sent and none acknowledged")
-        self.sent += 1
-        buffers = self._encode(self.sent, message)
-        self._outbox.append((self.sent, buffers))
+        seq = self.sent + 1
+        buffers = self._encode(seq, message)
+        self.sent = seq
+        self._outbox.append((seq, buffers))
         return buffers
 
     def aside(self, message: Message) -> tuple[Buffer, ...]:
@@ -81,9 +80,18 @@ class Session:
         return self._encode(0, Acknowledge())
 
     def _encode(self, seq: int, message: Message) -> tuple[Buffer, ...]:
-        self._told = self.received
         head: tuple[Any, ...] = (seq, self.received, kind_of(message), *message[:-1])
-        return encode_frame(self._pack(head), message.body)
+        try:
+            packed = self._pack(head)
+        except (ValueError, OverflowError) as error:  # no proper text, or an integer of more than 64 bits
+            raise UsageError(f"a {type(message).__name__} cannot be sent: {error}") from error
+        if seq and len(packed) > self._head_bytes:
+            raise UsageError(
+                f"a {type(message).__name__} with names and texts of {len(packed)} bytes cannot be sent; "
+                f"{self._head_bytes} are allowed"
+            )
+        self._told = self.received
+        return encode_frame(packed, message.body)
 
     def receive(self, head: list[Any]) -> bool:
         """Take note of a frame's number and acknowledgement; whether its message is new and to be acted on.
@@ -113,7 +121,7 @@ class Session:
             while outbox and outbox[0][0] <= ack:
                 outbox.popleft()
 
-    def resend(self, held: int) -> Iterator[tuple[Buffer, ...]]:
+    def resend(self, held: int) -> list[tuple[Buffer, ...]]:
         """For a new connection: what the other end, which holds all up to `held`, lacks, in order.
 
         Raises `ProtocolError` if it claims more than was sent, or lacks what it once acknowledged.
@@ -121,5 +129,4 @@ class Session:
         if held < self.acknowledged:
             raise ProtocolError(f"messages up to {self.acknowledged} were acknowledged, and now {held} are held")
         self.note_acknowledgement(held)
-        for _, buffers in self._outbox:
-            yield buffers
+        return [buffers for _, buffers in self._outbox]

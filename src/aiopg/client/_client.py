@@ -7,15 +7,13 @@ from collections.abc import Callable
 
 from aiopg._core.handshake import pack_hello, parse_welcome
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Answer, Command, Event, Failed, Goodbye, Message, Open, Opened, Withdrawn
+from aiopg._core.messages import Answer, Event, Failed, Goodbye, Message, Open, Opened, Withdrawn
 from aiopg._core.session import Session
 from aiopg.address import Address
 from aiopg.errors import ProtocolError
 from aiopg.link import Link
 
 __all__ = ["Client"]
-
-_EVENTS = (Answer, Failed, Withdrawn)
 
 
 class Client(Link):
@@ -34,7 +32,8 @@ class Client(Link):
         self.on_event: Callable[[Event], None] = _nobody_listens
         self.on_lost: Callable[[str], None] = _nobody_listens
         self._nonce = nonce
-        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._settled = asyncio.Event()  # open, or never going to be
+        self._why_not_open: Exception | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._session else "opening"
@@ -47,7 +46,9 @@ class Client(Link):
             ProtocolError: what answered is not a store, or speaks another version.
             ConnectionError: the connection ended first.
         """
-        await self._opened
+        await self._settled.wait()
+        if self._why_not_open is not None:
+            raise self._why_not_open
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -68,29 +69,28 @@ class Client(Link):
         self.attach(Session(self._limits))
         self.payload_bytes = message.payload_bytes
         self.pid = message.pid
-        if not self._opened.done():
-            self._opened.set_result(None)
+        self._settled.set()
 
     def message_received(self, message: Message) -> None:
-        if not isinstance(message, _EVENTS):
+        if type(message) is Answer:
+            self.on_event(message)
+            if message.receipt:
+                self.acknowledge_now()
+        elif type(message) is Failed or type(message) is Withdrawn:
+            self.on_event(message)
+        else:
             raise ProtocolError(f"a client takes no {type(message).__name__}")
-        self.on_event(message)
-        if type(message) is Answer and message.receipt:
-            self.acknowledge_now()
 
     def protocol_broken(self, error: ProtocolError) -> None:
-        if not self._opened.done():
-            self._opened.set_exception(error)
+        if not self._settled.is_set():
+            self._why_not_open = error
         super().protocol_broken(error)
 
     def closed(self, reason: str) -> None:
-        if not self._opened.done():
-            self._opened.set_exception(ConnectionError(reason))
+        if not self._settled.is_set():
+            self._why_not_open = self._why_not_open or ConnectionError(reason)
+            self._settled.set()
         self.on_lost(reason)
-
-    def command(self, command: Command) -> None:
-        """Send a command."""
-        self.send(command)
 
 
 def _nobody_listens(_: object) -> None:

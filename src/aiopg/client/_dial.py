@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import random
 import secrets
 import socket
@@ -58,7 +59,7 @@ async def dial_once(address: Address, deadline: float) -> Client:
     """
     name = str(address)
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
             sock = await _connect(address)
             return await _shake_hands(sock, address)
     except TimeoutError as error:

@@ -152,10 +152,11 @@ class GroupBase:
         try:
             if self._member is None:
                 self._loop = asyncio.get_running_loop()
-                seat = self.store.join(join, self.world_size, ttl=self.data_expiration_seconds)
-                self._member = await self._watched(join, seat)
+                self._calls.add(join)
+                self._member = await self.store.join(join, self.world_size, ttl=self.data_expiration_seconds)
             return self._member
         finally:
+            self._calls.discard(join)
             self._joining.release()
 
     async def abort(self, reason: str) -> None:
@@ -269,19 +270,15 @@ class GroupBase:
         """Run one verb under the next number of `counted`; the number is given back if the call left no trace."""
         key = (counted, call.tag)
         call.seq = self._numbers.take(key)
+        self._calls.add(call)
         try:
             # The first await comes after the number is taken, so call order is order.
             member = self._member or await self._join(call)
-            return await self._watched(call, verb(member, call))
+            return await verb(member, call)
         except BaseException as error:
             if not isinstance(error, _DECIDED):
                 self._numbers.give_back(key, call.seq)
             raise
-
-    async def _watched(self, call: Call, verb: Awaitable[T]) -> T:
-        self._calls.add(call)
-        try:
-            return await verb
         finally:
             self._calls.discard(call)
 

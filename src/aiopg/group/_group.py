@@ -118,9 +118,11 @@ class AsyncStatelessGroup(Messages, Collectives):
         while True:
             hosted: HostedStore | None = None
             if rank == 0:
-                store, hosted = await found_store(address, deadline, listen_socket=listen_socket, store_host=store_host)
+                store, hosted = await found_store(
+                    address, deadline, group=group, listen_socket=listen_socket, store_host=store_host
+                )
             else:
-                store = await find_store(address, deadline, group=group, rank=rank)
+                store = await find_store(address, deadline, group=group)
             made = cls(
                 rank, world_size, store, listen_socket, data_expiration_seconds,
                 group=group, codec=codec, store_timeout=store_timeout,

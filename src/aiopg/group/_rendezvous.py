@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 
 from aiopg.address import Address
@@ -24,56 +25,68 @@ PAUSE_SECONDS = 0.05
 
 
 async def found_store(
-    address: Address, deadline: float, *, listen_socket: socket.socket | None, store_host: StoreHost
+    address: Address, deadline: float, *, group: str, listen_socket: socket.socket | None, store_host: StoreHost
 ) -> tuple[NativeStore, HostedStore | None]:
     """Rank 0: host a store on `address`, or join the aiopg store that serves there already; and a link to it.
 
     Raises:
+        GroupTimeoutError: the store was not up by the deadline.
         AddressInUseError: something that is not an aiopg store holds the address.
         StoreUnreachableError: the address cannot be listened on.
         StoreLostError: the store's process did not come up.
     """
-    if listen_socket is not None:
-        return await _host(listen_socket, deadline, store_host)
+    started = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+            if listen_socket is not None:
+                return await _host(listen_socket, store_host)
+            return await _host_or_join(address, store_host)
+    except TimeoutError as error:
+        raise _join_timed_out(group, None, started) from error
+
+
+async def _host_or_join(address: Address, store_host: StoreHost) -> tuple[NativeStore, HostedStore | None]:
     loop = asyncio.get_running_loop()
-    give_up = min(loop.time() + FREE_SECONDS, deadline)
+    give_up = loop.time() + FREE_SECONDS
     while True:
         try:
-            return await _host(await bind(address), deadline, store_host)
+            return await _host(await bind(address), store_host)
         except AddressInUseError as held:
             try:
-                return await NativeStore.connect_once(address, min(loop.time() + ANSWER_SECONDS, deadline)), None
+                return await NativeStore.connect_once(address, loop.time() + ANSWER_SECONDS), None
             except (StoreUnreachableError, TimeoutError) as other:
-                why = f"what listens there is no aiopg store ({other})"
-                raise AddressInUseError(str(address), why) from other
+                raise AddressInUseError(str(address), f"what listens there is no aiopg store ({other})") from other
             except ConnectionError:
                 if loop.time() >= give_up:
                     raise held from None
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _host(
-    listen_socket: socket.socket, deadline: float, store_host: StoreHost
-) -> tuple[NativeStore, HostedStore]:
+async def _host(listen_socket: socket.socket, store_host: StoreHost) -> tuple[NativeStore, HostedStore]:
     address = address_of(listen_socket)
     hosted = await host_store(store_host, listen_socket)
     try:
-        return await NativeStore.connect_once(address, deadline), hosted
+        return await NativeStore.connect_once(address, math.inf), hosted
     except BaseException:
-        await hosted.close()
+        await hosted.abandon()
         raise
 
 
-async def find_store(address: Address, deadline: float, *, group: str, rank: int) -> NativeStore:
+async def find_store(address: Address, deadline: float, *, group: str) -> NativeStore:
     """Any other rank: a link to the store that rank 0 hosts on `address`.
 
     Raises:
         GroupTimeoutError: it was not there by the deadline: rank 0 is missing.
         StoreUnreachableError: no waiting helps: unknown host, no route, something that is no store.
     """
-    loop = asyncio.get_running_loop()
-    started = loop.time()
+    started = asyncio.get_running_loop().time()
     try:
         return await NativeStore.connect_by(address, deadline)
     except TimeoutError as error:
-        raise GroupTimeoutError("join", group, 0, 0, (), (0,), loop.time() - started) from error
+        raise _join_timed_out(group, (0,), started) from error
+
+
+def _join_timed_out(group: str, missing: tuple[int, ...] | None, started: float) -> GroupTimeoutError:
+    arrived = None if missing is None else ()
+    elapsed = asyncio.get_running_loop().time() - started
+    return GroupTimeoutError("join", group, 0, 0, arrived, missing, elapsed)

@@ -61,7 +61,7 @@ class StoreServer:
         self.limits = limits or Limits()
         self.pid = os.getpid()
         self.epoch = secrets.token_bytes(16)
-        self._asked = Address(path=path) if path is not None else Address(host, port)
+        self._asked = Address(path=os.path.abspath(path)) if path is not None else Address(host, port)
         self._socket = listen_socket
         self._bound: Address | None = None
         self._listener: asyncio.Server | None = None

@@ -1,13 +1,17 @@
 """The process that a `create()` with store_host="process" starts: `python -m aiopg.server.child LISTEN_FD READY_FD`.
 
 It forks once and lets the first process end, so that the one which serves is a child of no rank: it is never a
-zombie under rank 0, gets no signal meant for rank 0's terminal, and outlives rank 0. It says when it serves by a
-byte on READY_FD, and ends when the last member of its store has left or was lost.
+zombie under rank 0, gets no signal meant for rank 0's terminal, and outlives rank 0. When it serves it writes
+its process id to READY_FD; it ends when the last member of its store has left or was lost.
+
+Until it serves, its complaints go to rank 0's standard error. Then it lets go of that: whoever reads rank 0's output
+to its end must not have to wait for the store. With AIOPG_STORE_LOG=FILE in the environment it logs to that file.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -24,11 +28,24 @@ FIRST_MEMBER_SECONDS = 60.0
 async def serve(listen_socket: socket.socket, ready: int) -> None:
     """Serve until the last member is gone."""
     async with StoreServer(listen_socket=listen_socket) as server:
-        os.write(ready, b"+")
+        try:
+            os.write(ready, str(os.getpid()).encode())
+        except BrokenPipeError:
+            return  # rank 0 was cancelled or has died: nobody was told of this store yet
         os.close(ready)
+        _let_go_of_stderr()
         with anyio.move_on_after(FIRST_MEMBER_SECONDS):
             await server.wait_joined()
         await server.wait_vacated()
+
+
+def _let_go_of_stderr() -> None:
+    log = os.environ.get("AIOPG_STORE_LOG")
+    if log:
+        logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(message)s")
+    sink = os.open(log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(sink, 2)
+    os.close(sink)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +35,9 @@ class HostedStore(Protocol):
     async def close(self) -> None:
         """Let go of it. What lives in this process stops, at the latest after `DRAIN_SECONDS`."""
 
+    async def abandon(self) -> None:
+        """End it at once: its founder never joined. Ranks that found it meanwhile look for the next one."""
+
 
 async def host_store(where: StoreHost, listen_socket: socket.socket) -> HostedStore:
     """Serve on a listening socket, which is taken over.
@@ -61,6 +65,9 @@ class _ProcessStore:
 
     in_this_process = False
 
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
     @classmethod
     async def start(cls, listen_socket: socket.socket) -> _ProcessStore:
         address = str(address_of(listen_socket))
@@ -73,17 +80,27 @@ class _ProcessStore:
             listen_socket.close()
         try:
             await anyio.wait_readable(ready)
-            said = os.read(ready, 1)
+            said = os.read(ready, 64)
+        except BaseException:
+            child.kill()  # who cancels wants no store; one that has forked already finds its reader gone and ends
+            child.wait()
+            raise
         finally:
             os.close(ready)
         # By now the process that was spawned has forked the one that serves, and ended.
         code = child.wait()
         if not said:
             raise StoreLostError(address, f"its process ended before it served (exit code {code}); see its output")
-        return cls()
+        return cls(int(said))
 
     async def close(self) -> None:
         pass  # it outlives us, and ends by itself
+
+    async def abandon(self) -> None:
+        try:
+            os.kill(self._pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass  # it has ended already
 
 
 def _spawn(listen_socket: socket.socket, ready: int) -> subprocess.Popen[bytes]:
@@ -103,7 +120,7 @@ def _spawn(listen_socket: socket.socket, ready: int) -> subprocess.Popen[bytes]:
 
 
 class _ThreadStore:
-    """A store on an event loop of its own in a thread of this process: a busy loop cannot disturb it, a held GIL can."""
+    """A store on an event loop of its own in a thread of this process: a busy loop does not stall it, a held GIL does."""
 
     in_this_process = True
 
@@ -126,6 +143,10 @@ class _ThreadStore:
         await asyncio.wrap_future(self._thread.submit(_drain_and_close(self._server)))
         self._thread.stop()
 
+    async def abandon(self) -> None:
+        await asyncio.wrap_future(self._thread.submit(self._server.close()))
+        self._thread.stop()
+
 
 class _LoopStore:
     """A store on the caller's event loop: no thread and no process, and as busy as that loop is."""
@@ -143,6 +164,9 @@ class _LoopStore:
 
     async def close(self) -> None:
         await _drain_and_close(self._server)
+
+    async def abandon(self) -> None:
+        await self._server.close()
 
 
 async def _drain_and_close(server: StoreServer) -> None:

@@ -48,8 +48,9 @@ def _listen(family: int, target: object, name: str) -> socket.socket:
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
-            raise AddressInUseError(name, "another program listens there") from error
-        raise StoreUnreachableError(name, f"cannot listen there: {error.strerror}") from error
+            what = "a socket file is there already" if family == socket.AF_UNIX else "another program listens there"
+            raise AddressInUseError(name, what) from error
+        raise StoreUnreachableError(name, f"cannot listen there: {error.strerror or error}") from error
     return sock
 
 

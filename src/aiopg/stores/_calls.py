@@ -8,7 +8,6 @@ or the error that ended the link.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from copy import copy
 from typing import TypeAlias
@@ -25,6 +24,7 @@ from aiopg._core.messages import (
     unpack_value,
 )
 from aiopg.errors import AiopgError, GroupClosedError, ProtocolError
+from aiopg.stores._alarms import Alarms
 from aiopg.stores.base import WARN_AGAIN_SECONDS, WARN_SECONDS, Call
 
 __all__ = ["Calls", "DeadlinePassedError", "Facts", "Pending", "Waiter"]
@@ -40,45 +40,55 @@ class DeadlinePassedError(Exception):
 class Waiter:
     """Something a task waits for, any number of times, until it is woken for good."""
 
-    __slots__ = ("_future", "woken")
+    __slots__ = ("_alarms", "_future", "woken")
 
-    def __init__(self) -> None:
+    def __init__(self, alarms: Alarms) -> None:
+        self._alarms = alarms
         self._future: asyncio.Future[None] | None = None
         self.woken = False
 
     def wake(self) -> None:
         """End the wait, now or before it begins."""
         self.woken = True
+        self.ring()
+
+    def ring(self) -> None:
+        """Let the waiting task look at the clock."""
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
-    async def wait_until(self, deadline: float) -> None:
-        """Wait to be woken. Raises `DeadlinePassedError` at `deadline` (loop time)."""
+    async def wait(self, call: Call, overdue: Callable[[], None]) -> None:
+        """Wait to be woken until the call's deadline; `overdue` is called when it has waited for long, and again.
+
+        Raises `DeadlinePassedError`.
+        """
         if self.woken:
             return
-        self._future = asyncio.get_running_loop().create_future()
+        warn_at = call.started + WARN_SECONDS
+        while True:
+            look_at = warn_at if warn_at < call.deadline else call.deadline
+            if await self._sleep(look_at):
+                return
+            if look_at == call.deadline:
+                raise DeadlinePassedError
+            overdue()
+            warn_at += WARN_AGAIN_SECONDS
+
+    async def wait_until(self, deadline: float) -> None:
+        """Wait to be woken. Raises `DeadlinePassedError` at `deadline` (loop time)."""
+        if not self.woken and not await self._sleep(deadline):
+            raise DeadlinePassedError
+
+    async def _sleep(self, until: float) -> bool:
+        """Until woken, or that time; whether woken."""
+        future = self._future = asyncio.get_running_loop().create_future()
+        self._alarms.set(self, until)
         try:
-            # uvloop's timers take no infinity.
-            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-                await self._future
-        except TimeoutError:
-            if not self.woken:
-                raise DeadlinePassedError from None
+            await future
         finally:
             self._future = None
-
-    async def wait(self, call: Call, overdue: Callable[[], None]) -> None:
-        """Wait to be woken until the call's deadline; `overdue` is called when it has waited for long, and again."""
-        warn_at = call.started + WARN_SECONDS
-        while warn_at < call.deadline:
-            try:
-                await self.wait_until(warn_at)
-            except DeadlinePassedError:
-                overdue()
-                warn_at += WARN_AGAIN_SECONDS
-            else:
-                return
-        await self.wait_until(call.deadline)
+            self._alarms.clear(self)
+        return self.woken
 
 
 class Pending(Waiter):
@@ -86,8 +96,11 @@ class Pending(Waiter):
 
     __slots__ = ("number", "outcome", "then")
 
-    def __init__(self, number: int, then: Callable[[Pending], None] | None) -> None:
-        super().__init__()
+    def __init__(self, alarms: Alarms, number: int, then: Callable[[Pending], None] | None) -> None:
+        # As Waiter.__init__, without the call: one of these is made for every call.
+        self._alarms = alarms
+        self._future = None
+        self.woken = False
         self.number = number
         self.outcome: Event | AiopgError | None = None
         self.then = then
@@ -96,7 +109,10 @@ class Pending(Waiter):
     def end(self, outcome: Event | AiopgError) -> None:
         """Set the outcome and tell whoever waits."""
         self.outcome = outcome
-        self.wake()
+        self.woken = True
+        future = self._future
+        if future is not None and not future.done():
+            future.set_result(None)
         if self.then is not None:
             self.then(self)
 
@@ -130,6 +146,8 @@ class Calls:
 
     def __init__(self, send: Callable[[Command], None]) -> None:
         self._send = send
+        self.alarms = Alarms()
+        """The timer of this link's waits."""
         self._last = 0
         self._pending: dict[int, Pending] = {}
         self._lost: AiopgError | None = None
@@ -151,7 +169,7 @@ class Calls:
         """Send a command, whose `call` came from `number`. Raises what ended the link."""
         if self._lost is not None:
             raise copy(self._lost)
-        pending = self._pending[command.call] = Pending(command.call, then)
+        pending = self._pending[command.call] = Pending(self.alarms, command.call, then)
         self._send(command)
         return pending
 
@@ -185,3 +203,9 @@ class Calls:
         self._pending.clear()
         for pending in pendings:
             pending.end(copy(error))
+
+    def close(self, error: AiopgError) -> None:
+        """The link is over and nobody waits on it any more."""
+        if self._lost is None:
+            self.lost(error)
+        self.alarms.close()

@@ -93,22 +93,23 @@ class EngineMember(Member):
         incoming = self._incoming.get(mailbox)
         if incoming is None:
             tag = call.tag
-            incoming = Incoming(self._calls, lambda number: Take(number, self._seat, src, tag))
-            self._incoming[mailbox] = incoming
-        try:
-            return _joined(await incoming.take(call, src))
-        finally:
-            if incoming.idle and self._incoming.get(mailbox) is incoming:
-                del self._incoming[mailbox]
+            incoming = self._incoming[mailbox] = Incoming(
+                self._calls,
+                lambda number: Take(number, self._seat, src, tag),
+                lambda: self._drop_incoming(mailbox),
+            )
+        return _joined(await incoming.take(call, src))
+
+    def _drop_incoming(self, mailbox: tuple[int, Tag]) -> None:
+        self._incoming.pop(mailbox, None)
 
     # ------------------------------------------------------------------------------------------------- rounds
 
     async def round(self, call: Call, root: int, detail: str, parts: list[Buffer], needs: int) -> list[Buffer]:
         self._check_size(sum(map(len, parts)))
-        signature = Signature(call.op, root, detail)
         key = (call.tag, call.seq)
         if key in self._withdrawals:
-            decided = await self._decided_before(call, key, signature)
+            decided = await self._decided_before(call, key, Signature(call.op, root, detail))
             if decided is not None:
                 return self._parts(decided, needs)
         body: Body = () if not parts else (parts[0],) if len(parts) == 1 else join_parts(parts)
@@ -119,10 +120,10 @@ class EngineMember(Member):
         try:
             await arrival.wait(call, lambda: self._calls.inquire(arrival, call))
         except asyncio.CancelledError:
-            self._withdraw(key, arrival, signature)
+            self._withdraw(key, arrival, Signature(call.op, root, detail))
             raise
         except DeadlinePassedError:
-            self._withdraw(key, arrival, signature)
+            self._withdraw(key, arrival, Signature(call.op, root, detail))
             await self._learn_facts(call, key, arrival)
         return self._parts(arrival.result(), needs)
 

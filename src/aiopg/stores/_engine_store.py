@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from aiopg._core.messages import Answer, Command, Join, Leave, Status, unpack_value
+from aiopg._core.messages import Command, Join, Status, Vacate, unpack_value
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
 from aiopg.stores._engine_member import EngineMember
 from aiopg.stores.base import FACTS_SECONDS, Call, Member, Store
@@ -33,7 +33,7 @@ class EngineStore(Store):
         try:
             await join.wait(call, lambda: self._calls.inquire(join, call))
         except asyncio.CancelledError:
-            self._unjoin(join, seat)
+            self._vacate(seat)
             raise
         except DeadlinePassedError:
             await self._learn_facts(call, join, seat)
@@ -46,27 +46,19 @@ class EngineStore(Store):
         try:
             await join.wait_until(call.deadline + FACTS_SECONDS)
         except asyncio.CancelledError:
-            self._unjoin(join, seat)
+            self._vacate(seat)
             raise
         except DeadlinePassedError:
-            self._unjoin(join, seat)
+            self._vacate(seat)
             raise call.timed_out(None, None) from None
         facts = join.facts()
         if facts is not None:
             raise call.timed_out(*facts)
 
-    def _unjoin(self, join: Pending, seat: int) -> None:
-        """Take a join back; if the group formed before that reached the store, leave it again."""
-
-        def ended(join: Pending) -> None:
-            if type(join.outcome) is Answer and not self._calls.is_lost:
-                self._calls.submit(Leave(self._calls.number(), seat))
-
-        if join.outcome is not None:
-            ended(join)
-            return
-        join.then = ended
-        self._calls.cancel(join)
+    def _vacate(self, seat: int) -> None:
+        """Take a join back that nobody waits for any more, answered or not."""
+        if not self._calls.is_lost:
+            self._calls.submit(Vacate(self._calls.number(), seat))
 
     async def status(self) -> dict[str, object]:
         status = self._calls.submit(Status(self._calls.number()))

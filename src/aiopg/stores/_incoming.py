@@ -23,31 +23,37 @@ __all__ = ["Incoming"]
 class Incoming:
     """The reader's side of one mailbox."""
 
-    def __init__(self, calls: Calls, ask: Callable[[int], Take]) -> None:
-        """`ask(call number)` is the command that asks the store for one message."""
+    def __init__(self, calls: Calls, ask: Callable[[int], Take], on_idle: Callable[[], None]) -> None:
+        """`ask(call number)` is the command that asks the store for one message; `on_idle` when `idle` comes true."""
         self._calls = calls
         self._ask = ask
-        self._asked: list[Pending] = []  # requests the store has not ended, oldest first
+        self._on_idle = on_idle
+        self._asked: list[Pending] = []  # requests under way that are wanted, oldest first
+        self._under_way = 0  # all requests under way: one that was cancelled may still bring a message
         self._inbox: deque[Body | AiopgError] = deque()
         self._waiting: deque[Waiter] = deque()  # takes in call order, those woken and not yet resumed included
 
     @property
     def idle(self) -> bool:
         """Whether nothing is here, wanted or on its way."""
-        return not self._asked and not self._inbox and not self._waiting
+        return not self._under_way and not self._inbox and not self._waiting
 
     async def take(self, call: Call, src: int) -> Body:
         """The next message. Raises what took its place, or `GroupTimeoutError`."""
-        if not self._inbox or self._waiting:
-            await self._wait(call, src)
-        item = self._inbox.popleft()
-        self._balance()
+        try:
+            if not self._inbox or self._waiting:
+                await self._wait(call, src)
+            item = self._inbox.popleft()
+            self._balance()
+        finally:
+            if self.idle:
+                self._on_idle()
         if isinstance(item, AiopgError):
             raise item
         return item
 
     async def _wait(self, call: Call, src: int) -> None:
-        waiter = Waiter()
+        waiter = Waiter(self._calls.alarms)
         self._waiting.append(waiter)
         try:
             self._balance()
@@ -73,11 +79,13 @@ class Incoming:
         wanted = len(self._waiting) - len(self._inbox)
         while len(self._asked) < wanted:
             self._asked.append(self._calls.submit(self._ask(self._calls.number()), self._ended))
+            self._under_way += 1
         while len(self._asked) > max(wanted, 0):
             self._calls.cancel(self._asked.pop())
 
     def _ended(self, request: Pending) -> None:
         """A request has its outcome: a message, an error, or that it was withdrawn."""
+        self._under_way -= 1
         wanted = request in self._asked
         if wanted:
             self._asked.remove(request)
@@ -86,6 +94,8 @@ class Incoming:
         elif wanted or _told_once(request.error()):
             self._inbox.append(request.error())
         self._balance()
+        if self.idle:
+            self._on_idle()
 
 
 def _told_once(error: AiopgError) -> bool:

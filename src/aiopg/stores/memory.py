@@ -112,7 +112,7 @@ class MemoryStore(EngineStore):
         if self._closed:
             return
         self._closed = True
-        self._calls.lost(GroupClosedError("the link to the store was closed"))
+        self._calls.close(GroupClosedError("the link to the store was closed"))
         self._hub.leave(self._session, "it closed its link")
 
     def post(self, event: Event) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from typing import Self
 
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Command
 from aiopg.address import Address
 from aiopg.client import Client, dial, dial_once
 from aiopg.errors import GroupClosedError, StoreLostError, StoreUnreachableError
@@ -20,7 +19,7 @@ class NativeStore(EngineStore):
     """A session with a `StoreServer`. Made by `connect`."""
 
     def __init__(self, client: Client) -> None:
-        super().__init__(self._send, client.payload_bytes)
+        super().__init__(client.send, client.payload_bytes)
         self._client = client
         self._closed = False
         client.on_event = self._calls.received
@@ -70,11 +69,8 @@ class NativeStore(EngineStore):
         if self._closed:
             return
         self._closed = True
-        self._calls.lost(GroupClosedError("the link to the store was closed"))
+        self._calls.close(GroupClosedError("the link to the store was closed"))
         self._client.close("the member closed its link")
-
-    def _send(self, command: Command) -> None:
-        self._client.command(command)
 
     def _link_ended(self, reason: str) -> None:
         if not self._closed:

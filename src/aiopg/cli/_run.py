@@ -1,0 +1,58 @@
+"""`aiopg run`: a command N times, as the ranks of a group."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from aiopg.cli._team import Team, rank_environment
+from aiopg.errors import StoreUnreachableError
+from aiopg.server import StoreServer
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+__all__ = ["add_parser", "count"]
+
+BAD_ARGUMENT = 2
+
+
+def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand to those of `aiopg`."""
+    parser = commands.add_parser(
+        "run",
+        usage="aiopg run -n N [--group NAME] [--host HOST] [--] COMMAND...",
+        help="run a command N times, as the ranks of a group",
+        description="Run COMMAND N times, with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, "
+        "MASTER_PORT and AIOPG_URL set, and host the store that they meet at. Each line of output is marked with its "
+        "rank. When one rank fails the others are stopped, and its exit code is that of the whole.",
+    )
+    parser.add_argument("-n", type=count, required=True, metavar="N", help="how many processes")
+    parser.add_argument("--group", metavar="NAME", help="name of the group that from_env() forms (default)")
+    parser.add_argument("--host", default="127.0.0.1", help="address for the store to listen on (%(default)s)")
+    parser.add_argument("program", nargs=argparse.REMAINDER, metavar="COMMAND", help="program and its arguments")
+    parser.set_defaults(command=run)
+
+
+def count(text: str) -> int:
+    """A number of processes, for argparse."""
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {text!r}")
+    return int(text)
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Run the ranks to their end; returns the exit code."""
+    program: list[str] = options.program[1:] if options.program[:1] == ["--"] else options.program
+    if not program:
+        print("aiopg run: no command to run", file=sys.stderr)
+        return BAD_ARGUMENT
+    try:
+        # Port 0, and it is held from here on: no other program can take it before the ranks come.
+        async with StoreServer(options.host, 0) as server:
+            places = [rank_environment(server.address, rank, options.n, options.group) for rank in range(options.n)]
+            return await Team("aiopg run", program, places).run()
+    except StoreUnreachableError as error:
+        print(f"aiopg run: cannot serve on {error.address}: {error.reason}", file=sys.stderr)
+        return BAD_ARGUMENT

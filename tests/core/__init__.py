@@ -1,0 +1,1 @@
+"""Tests of the sans-IO core: no sockets, no clocks, no waiting."""
