@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, cast
 
 from aiopg._core.frames import Body, Buffer, FrameReceiver
@@ -45,6 +46,8 @@ class Link(asyncio.BufferedProtocol):
         self._close_timer: asyncio.TimerHandle | None = None
         self._writing_paused = False
         self._closed = False
+        self.on_acknowledged: Callable[[], None] | None = None
+        """Called after each frame, which may have acknowledged more of our messages; None while nobody asks."""
 
     # ------------------------------------------------------------------------------------ for the subclasses
 
@@ -59,9 +62,6 @@ class Link(asyncio.BufferedProtocol):
     @abstractmethod
     def message_received(self, message: Message) -> None:
         """The session's next message. May raise `ProtocolError`."""
-
-    def acknowledged(self) -> None:
-        """The other end acknowledged more of our messages."""
 
     @abstractmethod
     def closed(self, reason: str) -> None:
@@ -79,7 +79,11 @@ class Link(asyncio.BufferedProtocol):
         """Send a message of the session's stream; if the connection is over, the session keeps it."""
         session = self._session
         assert session is not None
-        self._write(session.send(message))
+        buffers = session.send(message)
+        if len(buffers) == 1 and not (self._closed or self._writing_paused) and self._transport is not None:
+            self._transport.write(buffers[0])
+        else:
+            self._write(buffers)
 
     def send_aside(self, message: Message) -> None:
         """Send a message that is not part of the session's stream."""
@@ -153,10 +157,9 @@ class Link(asyncio.BufferedProtocol):
         if session is None:
             self.opening_received(decode_message(head, body))
             return
-        before = session.acknowledged
         fresh = session.receive(head)
-        if session.acknowledged != before:
-            self.acknowledged()
+        if self.on_acknowledged is not None:
+            self.on_acknowledged()
         if not fresh:
             return
         message = decode_message(head, body)
@@ -164,14 +167,14 @@ class Link(asyncio.BufferedProtocol):
             self._end(message.reason, abort=False)
         elif type(message) is not Acknowledge:
             self.message_received(message)
-        if session.untold >= ACKNOWLEDGE_MESSAGES:
+        if session.received - session.told >= ACKNOWLEDGE_MESSAGES:
             self.acknowledge_now()
         elif self._acknowledge_timer is None and not self._closed:
             self._acknowledge_timer = self._loop.call_later(ACKNOWLEDGE_SECONDS, self._acknowledge_late)
 
     def _acknowledge_late(self) -> None:
         self._acknowledge_timer = None
-        if self._session is not None and self._session.untold:
+        if self._session is not None and self._session.received > self._session.told:
             self.acknowledge_now()
 
     def _write(self, buffers: tuple[Buffer, ...]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aiopg._core.engine import SWEEP_SECONDS_LEAST, Engine
 from aiopg._core.limits import Limits
 from aiopg._core.messages import (
@@ -28,9 +30,10 @@ from .cluster import TTL, Cluster, Ticket
 def test_only_commands_are_accepted() -> None:
     """Events and the messages of the link are not for an engine."""
     engine = Engine(Limits(), {})
-    assert engine.accepts(Status(1))
+    assert engine.apply("s", Status(1), 0.0)
     for message in (Answer(1, False), Failed(1), Goodbye("bye"), Acknowledge()):
-        assert not engine.accepts(message)
+        with pytest.raises(ProtocolError, match="takes no"):
+            engine.apply("s", message, 0.0)
 
 
 def test_a_status_describes_everything() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from aiopg import errors
 from aiopg._core import messages
 from aiopg._core.messages import (
+    KIND_OF,
     Acknowledge,
     Answer,
     Arrive,
@@ -24,7 +25,6 @@ from aiopg._core.messages import (
     Put,
     Take,
     decode_message,
-    kind_of,
     pack_error,
     pack_value,
     unpack_error,
@@ -49,7 +49,7 @@ EXAMPLES: list[Message] = [
 
 def head_of(message: Message) -> list[Any]:
     """The head of the frame that carries it."""
-    return [1, 0, kind_of(message), *message[:-1]]
+    return [1, 0, KIND_OF[type(message)], *message[:-1]]
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
@@ -61,7 +61,7 @@ def test_a_message_is_decoded_as_it_was(message: Message) -> None:
 def test_every_message_has_a_kind_and_kinds_are_unique() -> None:
     """The set is closed: each class of it stands in the table once, with a type for each field."""
     for kind, (cls, fields) in messages._WIRE.items():
-        assert messages._KIND_OF[cls] == kind
+        assert messages.KIND_OF[cls] == kind
         assert len(fields) + 1 == len(cls._fields)
 
 
@@ -75,7 +75,7 @@ def test_a_field_too_many_too_few_or_of_another_type_is_refused(message: Message
         with pytest.raises(ProtocolError, match="wrong number or types"):
             decode_message(damaged, message.body)
     with pytest.raises(ProtocolError, match="wrong number or types"):
-        decode_message([1, 0, kind_of(Cancel(1)), True], ())
+        decode_message([1, 0, KIND_OF[Cancel], True], ())
 
 
 @pytest.mark.parametrize("head", [[], [1], [1, 0], [1, 0, 99], [1, 0, "10"], [1, 0, True], [1, 0, [3]], [1, 0, None]])

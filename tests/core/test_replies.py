@@ -88,7 +88,7 @@ def test_a_session_that_ended_is_told_nothing_more() -> None:
     replies = Replies(10)
     waiting, receipted, other = Call("s", 1, 1), Call("s", 1, 2), Call("t", 1, 1)
     replies.wait(waiting)
-    replies.answer(receipted, receipt=True)
+    replies.answer_all([receipted], (), True)
     replies.answer(other)
     replies.end_session("s")
     assert [session for session, _ in replies.drain()] == ["t"]

@@ -70,6 +70,8 @@ async def meeting(request: pytest.FixtureRequest, tmp_path: Any, no_task_left: N
         assert (described["groups"], described["bytes"]) == ([], 0)
 
 
-async def all_ranks(groups: list[AsyncStatelessGroup], call: Callable[[AsyncStatelessGroup], Awaitable[Any]]) -> list[Any]:
+async def all_ranks(
+    groups: list[AsyncStatelessGroup], call: Callable[[AsyncStatelessGroup], Awaitable[Any]]
+) -> list[Any]:
     """The call on every rank at once; results by rank."""
     return list(await asyncio.gather(*(call(group) for group in groups)))

@@ -102,7 +102,7 @@ async def test_tags_separate_collectives(meeting: Meeting) -> None:
         b = await groups[1].all_gather("b1", tag=7)
         return [await groups[1].all_gather("a1", tag="a"), b]
 
-    assert await asyncio.gather(rank0(), rank1()) == [[["a0", "a1"], ["b0", "b1"]]] * 2
+    assert list(await asyncio.gather(rank0(), rank1())) == [[["a0", "a1"], ["b0", "b1"]]] * 2
 
 
 async def test_a_mismatch_is_told_to_all_and_the_next_call_starts_level(meeting: Meeting) -> None:

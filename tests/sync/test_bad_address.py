@@ -130,7 +130,6 @@ def test_a_port_that_is_none_is_refused(port: Any) -> None:
         create_at_once(HOST, port, 0, 2)
 
 
-@pytest.mark.xfail(reason="create() looks at the name only when it has founded a store")
 @pytest.mark.parametrize("name", ["", "x" * 129, 7])
 def test_a_group_name_that_is_none_is_refused_and_nothing_stays(name: Any) -> None:
     """A name has 1 to 128 bytes; the port is as free afterwards as it was."""
@@ -141,7 +140,6 @@ def test_a_group_name_that_is_none_is_refused_and_nothing_stays(name: Any) -> No
         pass
 
 
-@pytest.mark.xfail(reason="create() looks at store_host only when it holds the port, and does not let go of it")
 def test_an_unknown_store_host_is_refused_and_nothing_stays() -> None:
     """store_host is one of three words; the port is as free afterwards as it was."""
     port = free_port()

@@ -160,6 +160,7 @@ async def many_groups(place: Place) -> None:
 
 async def pair_then_four(place: Place) -> None:
     """Ranks 0 and 1 form a group, then all four another one on the same address, both at work at once."""
+
     async def group_of(world_size: int, name: str) -> list[Any]:
         group = await AsyncStatelessGroup.create("127.0.0.1", place.port, place.rank, world_size, group=name)
         gathered = [await group.all_gather((name, place.rank)) for _ in range(50)][-1]

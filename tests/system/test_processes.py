@@ -100,7 +100,7 @@ def test_nobody_loses_its_release_when_rank_0_hosts_and_exits(store_host: str) -
 def test_the_store_outlives_its_founder() -> None:
     """Rank 0 is killed: the others get PeerLostError(0) at once, what it sent is received, and they go on."""
     with Ranks("outlives_rank_0", 3).start() as ranks:
-        pid = [ranks.line(rank) for rank in range(3)][0]
+        pid, _, _ = (ranks.line(rank) for rank in range(3))
         assert ranks.line(0) == "sent"
         ranks.kill(0)
         results = ranks.results()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, cast
 
 from aiopg._core.frames import body_size
 from aiopg._core.groups import Groups, Incarnation, Seat
@@ -87,16 +87,18 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------------- inputs
 
-    def accepts(self, message: Message) -> TypeGuard[Command]:
-        """Whether a message is a command, for `apply`."""
-        return type(message) in self._handlers
+    def apply(self, session: SessionId, command: Message, now: float) -> Events:
+        """A session's command takes effect, or fails and changes nothing.
 
-    def apply(self, session: SessionId, command: Command, now: float) -> Events:
-        """A session's command takes effect, or fails and changes nothing."""
+        Raises `ProtocolError` if the message is no command.
+        """
+        handler = self._handlers.get(type(command))
+        if handler is None:
+            raise ProtocolError(f"a store takes no {type(command).__name__}")
         try:
-            self._handlers[type(command)](session, command, now)
+            handler(session, command, now)
         except AiopgError as error:
-            self._replies.fail_now(session, command.call, error)
+            self._replies.fail_now(session, cast(Command, command).call, error)
         return self._replies.drain()
 
     def confirm(self, session: SessionId, call: int) -> Events:
@@ -211,7 +213,10 @@ class Engine:
 
     def _working_seat(self, session: SessionId, number: int, tag: Tag = 0) -> Seat:
         """The seat, if its group can work; raises what every call on it fails with otherwise."""
-        seat = self._seat(session, number)
+        seats = self._seats.get(session)
+        seat = seats.get(number) if seats else None
+        if seat is None:
+            raise GroupClosedError(f"seat {number} is not taken")
         incarnation = seat.incarnation
         if incarnation.aborted is not None:
             raise copy(incarnation.aborted)  # raising the kept one would grow its traceback each time
@@ -260,7 +265,6 @@ class Engine:
 
     def _arrive(self, session: SessionId, arrive: Arrive, now: float) -> None:
         seat = self._working_seat(session, arrive.seat, arrive.tag)
-        self._replies.check(session, arrive.call)
         incarnation = seat.incarnation
         if arrive.needs == Needs.ROOT and not 0 <= arrive.root < incarnation.world_size:
             raise UsageError(f"root must be 0 to {incarnation.world_size - 1}, not {arrive.root}")

@@ -88,13 +88,13 @@ class FrameReceiver:
         """Say that `count` bytes were read into `get_buffer()`; the frames that are now whole, in order."""
         if self._head is not None:
             return self._body_updated(count)
-        self._end += count
         frames: list[Frame] = []
-        buffer, end = self._buffer, self._end
-        start = self._start
+        buffer, start = self._buffer, self._start
+        self._end = end = self._end + count
         while end - start >= 8:
             head_size, size = _LENGTHS.unpack_from(buffer, start)
-            self._check(head_size, size)
+            if not 0 < head_size <= self._head_bytes or size > self._body_bytes:
+                raise self._too_long(head_size, size)
             body_start = start + 8 + head_size
             stop = body_start + size
             if stop > end:
@@ -105,7 +105,10 @@ class FrameReceiver:
             head = self._parse_head(start + 8, body_start)
             frames.append((head, (bytes(buffer[body_start:stop]),) if size else ()))
             start = stop
-        self._keep_from(start)
+        if start == end:
+            self._start = self._end = 0
+        else:
+            self._keep_from(start)
         return frames
 
     def receive_data(self, data: Buffer) -> list[Frame]:
@@ -120,11 +123,10 @@ class FrameReceiver:
             frames += self.buffer_updated(count)
         return frames
 
-    def _check(self, head_size: int, size: int) -> None:
+    def _too_long(self, head_size: int, size: int) -> ProtocolError:
         if not 0 < head_size <= self._head_bytes:
-            raise ProtocolError(f"frame head of {head_size} bytes; 1 to {self._head_bytes} are allowed")
-        if size > self._body_bytes:
-            raise ProtocolError(f"frame body of {size} bytes; at most {self._body_bytes} are allowed")
+            return ProtocolError(f"frame head of {head_size} bytes; 1 to {self._head_bytes} are allowed")
+        return ProtocolError(f"frame body of {size} bytes; at most {self._body_bytes} are allowed")
 
     def _parse_head(self, start: int, stop: int) -> list[Any]:
         try:
@@ -137,9 +139,6 @@ class FrameReceiver:
 
     def _keep_from(self, start: int) -> None:
         """Keep the unparsed rest; move it to the front where the frame it begins could not fit behind it."""
-        if start == self._end:
-            self._start = self._end = 0
-            return
         rest = self._end - start
         if (start and self._end == len(self._buffer)) or start > RECEIVE_BUFFER // 2:
             self._buffer[:rest] = bytes(self._buffer[start : self._end])

@@ -22,6 +22,7 @@ from aiopg._core.frames import Body
 from aiopg.errors import AiopgError, ProtocolError
 
 __all__ = [
+    "KIND_OF",
     "Abort",
     "Acknowledge",
     "Answer",
@@ -47,7 +48,6 @@ __all__ = [
     "Vacate",
     "Withdrawn",
     "decode_message",
-    "kind_of",
     "pack_error",
     "pack_value",
     "unpack_error",
@@ -288,12 +288,11 @@ def _spellings(fields: tuple[Any, ...]) -> frozenset[tuple[type, ...]]:
 _KINDS: dict[int, tuple[type[Any], frozenset[tuple[type, ...]]]] = {
     kind: (cls, _spellings(fields)) for kind, (cls, fields) in _WIRE.items()
 }
-_KIND_OF: dict[type[Any], int] = {cls: kind for kind, (cls, _) in _WIRE.items()}
+KIND_OF: dict[type[Any], int] = {cls: kind for kind, (cls, _) in _WIRE.items()}
+"""The number that stands for a message's class on the wire."""
 
 
-def kind_of(message: Message) -> int:
-    """The number that stands for this message's class on the wire."""
-    return _KIND_OF[type(message)]
+_new = tuple.__new__  # a NamedTuple's own constructor is a Python function that does no more
 
 
 def decode_message(head: list[Any], body: Body) -> Message:
@@ -306,7 +305,7 @@ def decode_message(head: list[Any], body: Body) -> Message:
     fields = head[3:]
     if tuple(map(type, fields)) not in spellings:
         raise ProtocolError(f"fields of a {cls.__name__} have the wrong number or types")
-    message: Message = cls(*fields, body)
+    message: Message = _new(cls, (*fields, body))
     return message
 
 

@@ -9,6 +9,9 @@ from aiopg.errors import ProtocolError
 
 __all__ = ["join_parts", "pack_parts", "split_parts"]
 
+VIEW_ABOVE = 64 * 1024
+"""Parts of a body up to this size are copied out of it: a small copy is cheaper than a view of it."""
+
 JOIN_BELOW = 1024 * 1024
 """Bodies up to this size are made one buffer once, for all ranks; of larger ones the ranks share the pieces."""
 
@@ -24,9 +27,11 @@ def pack_parts(parts: list[Buffer]) -> Body:
     return (b"".join(body),) if body_size(body) <= JOIN_BELOW else body
 
 
-def split_parts(body: Body, count: int) -> list[memoryview]:
-    """The `count` parts of such a body, uncopied where it is one buffer. Raises `ProtocolError`."""
-    whole = memoryview(body[0] if len(body) == 1 else b"".join(body))
+def split_parts(body: Body, count: int) -> list[Buffer]:
+    """The `count` parts of such a body; small ones are copied, large ones are views of it. Raises `ProtocolError`."""
+    whole = body[0] if len(body) == 1 else b"".join(body)
+    if len(whole) > VIEW_ABOVE:
+        whole = memoryview(whole)
     if len(whole) < 4 * count:
         raise ProtocolError(f"body of {len(whole)} bytes holds no table of {count} lengths")
     lengths = struct.unpack_from(f">{count}I", whole)

@@ -71,10 +71,12 @@ class Replies:
             raise StoreFullError("waiting_calls", self._waiting_calls, "this session")
 
     def wait(self, waiting: Waiting) -> None:
-        """Remember a call that cannot be answered yet."""
+        """Remember a call that cannot be answered yet. Raises as `check`, and then remembers nothing."""
         calls = self._waiting.get(waiting.session)
         if calls is None:
             calls = self._waiting[waiting.session] = {}
+        elif waiting.call in calls or len(calls) >= self._waiting_calls:
+            self.check(waiting.session, waiting.call)
         calls[waiting.call] = waiting
 
     def waiting(self, session: SessionId, call: int) -> Waiting | None:
@@ -82,12 +84,21 @@ class Replies:
         calls = self._waiting.get(session)
         return calls.get(call) if calls else None
 
-    def answer(self, waiting: Waiting, body: Body = (), receipt: bool = False) -> None:
-        """End a waiting call with its result; with `receipt`, `Waiting.confirmed` is called in time."""
+    def answer(self, waiting: Waiting, body: Body = ()) -> None:
+        """End a waiting call with its result."""
         self._forget(waiting)
-        if receipt:
-            self._receipts.setdefault(waiting.session, {})[waiting.call] = waiting
-        self._events.append((waiting.session, Answer(waiting.call, receipt, body)))
+        self._events.append((waiting.session, Answer(waiting.call, False, body)))
+
+    def answer_all(self, waitings: Iterable[Waiting], body: Body, receipt: bool) -> None:
+        """End waiting calls with one shared result; with `receipt`, `Waiting.confirmed` is called in time."""
+        events = self._events
+        for waiting in waitings:
+            session, call = waiting.session, waiting.call
+            if (calls := self._waiting.get(session)) is not None:
+                calls.pop(call, None)
+            if receipt:
+                self._receipts.setdefault(session, {})[call] = waiting
+            events.append((session, Answer(call, receipt, body)))
 
     def fail(self, waitings: Iterable[Waiting], error: AiopgError) -> None:
         """End waiting calls with one error, which is encoded once for all of them."""
@@ -139,6 +150,5 @@ class Replies:
     def _forget(self, waiting: Waiting) -> None:
         calls = self._waiting.get(waiting.session)
         if calls is not None:
+            # The session's table stays, empty, until the session ends: most sessions are soon back.
             calls.pop(waiting.call, None)
-            if not calls:
-                del self._waiting[waiting.session]

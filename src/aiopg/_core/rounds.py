@@ -78,7 +78,10 @@ class _Arrival(Waiting):
     def __init__(
         self, session: SessionId, command: Arrive, round: _Round, rank: int, parts: list[Buffer], expires: float
     ) -> None:
-        super().__init__(session, command.seat, command.call)
+        # As Waiting.__init__, without the call: one of these is made for every arrival.
+        self.session = session
+        self.seat = command.seat
+        self.call = command.call
         self.round = round
         self.rank = rank
         self.needs = command.needs
@@ -114,6 +117,7 @@ class _Round:
         "tag",
         "told",
         "unconfirmed",
+        "withdrawn",
     )
 
     def __init__(self, rounds: Rounds, tag: Tag, number: int, signature: Signature) -> None:
@@ -126,6 +130,7 @@ class _Round:
         self.error: AiopgError | None = None  # the outcome of all who come, once decided to be a failure
         self.expired: AiopgError | None = None  # why parts are no longer here
         self.unconfirmed: set[int] = set()  # ranks answered whose acknowledgement a needer of ALL_TOLD awaits
+        self.withdrawn: set[int] = set()  # ranks that had arrived and gave up
         self.bytes = 0
         self.oldest = math.inf  # no part expires before this time
 
@@ -135,6 +140,8 @@ class _Round:
             missing = [self.signature.root] if self.signature.root not in self.arrivals else []
         else:
             missing = [rank for rank in world if rank not in self.arrivals]
+            # Ranks with one deadline give up together: each is to be told who never came, not who gave up before it.
+            missing = [rank for rank in missing if rank not in self.withdrawn] or missing
         return sorted(self.arrivals), missing or sorted(self.unconfirmed)
 
     def waiting(self) -> list[_Arrival]:
@@ -181,38 +188,41 @@ class Rounds:
         """
         key = (command.tag, command.number)
         round = self._rounds.get(key)
-        parts = self._parts(command)
-        signature = Signature(command.op, command.root, command.detail)
+        parts = self._parts(command) if command.pieces else []
+        signature = (command.op, command.root, command.detail)
         if round is None:
             if len(self._rounds) >= self._limits.open_rounds:
                 raise StoreFullError("open_rounds", self._limits.open_rounds, f"group {self._group!r}")
-            round = self._rounds[key] = _Round(self, command.tag, command.number, signature)
+            round = _Round(self, command.tag, command.number, Signature(*signature))
         elif rank in round.arrivals:
             raise UsageError(f"rank {rank} has already arrived at {command.op} number {command.number}")
         elif round.oldest <= now:
             self._expire_round(round, now)
         arrival = _Arrival(session, command, round, rank, parts, now + ttl)
+        self._replies.wait(arrival)
+        # From here on nothing is refused: the arrival counts.
+        self._rounds[key] = round
         round.arrivals[rank] = arrival
+        if round.withdrawn:
+            round.withdrawn.discard(rank)
         if parts:
             round.oldest = min(round.oldest, arrival.expires)
             size = sum(map(len, parts))
             round.bytes += size
             self.bytes += size
-        self._replies.wait(arrival)
         if self._owed and (owed := self._owed.pop((command.tag, rank), None)) is not None:
             self._fail_round(round, owed)
         elif round.error is not None:
             self._fail([arrival], round.error)
             self._drop_parts(arrival)
         elif signature != round.signature:
-            self._mismatch(round, rank, signature)
+            self._mismatch(round, rank, Signature(*signature))
         else:
             self._settle(round, arrival)
-        self._free_if_done(round)
+        if len(round.told) == self.world_size:
+            self._free_if_done(round)
 
     def _parts(self, command: Arrive) -> list[Buffer]:
-        if command.pieces == 0:
-            return []
         if command.pieces == 1:
             body = command.body
             return [body[0] if len(body) == 1 else b"".join(body)]
@@ -268,23 +278,28 @@ class Rounds:
         if not needers:
             return
         arrivals = [round.arrivals[rank] for rank in range(self.world_size)]
-        own = any(len(a.parts) > 1 for a in arrivals)
-        given = any(a.parts for a in arrivals)
-        body: Body | None = None
-        for needer in needers:
-            if body is None or own:
-                body = pack_parts([a.part_for(needer.rank) for a in arrivals]) if given else ()
-                size = body_size(body)
-            if size > self._limits.body_bytes:
-                self._fail([needer], PayloadTooLargeError(size, self._limits.body_bytes))
-                continue
-            if receipt:
-                round.unconfirmed.add(needer.rank)
-            self._answer(needer, body, receipt)
+        given = max([len(a.parts) for a in arrivals])
+        if given > 1:
+            for needer in needers:
+                body = pack_parts([a.part_for(needer.rank) for a in arrivals])
+                self._hand_out_body(round, [needer], body, receipt)
+        else:
+            body = pack_parts([a.part_for(0) for a in arrivals]) if given else ()
+            self._hand_out_body(round, needers, body, receipt)
 
-    def _answer(self, arrival: _Arrival, body: Body, receipt: bool = False) -> None:
+    def _hand_out_body(self, round: _Round, needers: list[_Arrival], body: Body, receipt: bool) -> None:
+        if body and (size := body_size(body)) > self._limits.body_bytes:
+            self._fail(needers, PayloadTooLargeError(size, self._limits.body_bytes))
+            return
+        ranks = [needer.rank for needer in needers]
+        round.told.update(ranks)
+        if receipt:
+            round.unconfirmed.update(ranks)
+        self._replies.answer_all(needers, body, receipt)
+
+    def _answer(self, arrival: _Arrival, body: Body) -> None:
         arrival.round.told.add(arrival.rank)
-        self._replies.answer(arrival, body, receipt)
+        self._replies.answer(arrival, body)
 
     def _fail(self, arrivals: Iterable[_Arrival], error: AiopgError) -> None:
         for arrival in arrivals:
@@ -345,6 +360,7 @@ class Rounds:
             self._release_last(round)
             return False
         del round.arrivals[arrival.rank]
+        round.withdrawn.add(arrival.rank)
         self._drop_parts(arrival)
         if not round.arrivals:
             del self._rounds[round.tag, round.number]

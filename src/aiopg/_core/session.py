@@ -26,7 +26,7 @@ import msgpack
 
 from aiopg._core.frames import Buffer, encode_frame
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Acknowledge, Message, kind_of
+from aiopg._core.messages import KIND_OF, Acknowledge, Message
 from aiopg.errors import ProtocolError, UsageError
 
 __all__ = ["Session"]
@@ -47,15 +47,11 @@ class Session:
         """Number up to which the other end holds our messages."""
         self.received = 0
         """Number up to which we hold the other end's messages."""
-        self._told = 0  # the highest number that a frame of ours has acknowledged
+        self.told = 0
+        """Number up to which a frame of ours has acknowledged the other end's messages."""
 
     def __repr__(self) -> str:
-        return f"<Session sent={self.sent} acknowledged={self.acknowledged} received={self.received} told={self._told}>"
-
-    @property
-    def untold(self) -> int:
-        """How many received messages no frame of ours has acknowledged yet."""
-        return self.received - self._told
+        return f"<Session sent={self.sent} acknowledged={self.acknowledged} received={self.received} told={self.told}>"
 
     def send(self, message: Message) -> tuple[Buffer, ...]:
         """Number, keep and encode `message`; the buffers to write, in order.
@@ -66,32 +62,29 @@ class Session:
         if len(self._outbox) >= self._limit:
             raise ProtocolError(f"{self._limit} messages sent and none acknowledged")
         seq = self.sent + 1
-        buffers = self._encode(seq, message)
+        try:
+            packed = self._pack((seq, self.received, KIND_OF[type(message)], *message[:-1]))
+        except (ValueError, OverflowError) as error:  # no proper text, or an integer of more than 64 bits
+            raise UsageError(f"a {type(message).__name__} cannot be sent: {error}") from error
+        if len(packed) > self._head_bytes:
+            raise UsageError(
+                f"a {type(message).__name__} with names and texts of {len(packed)} bytes cannot be sent; "
+                f"{self._head_bytes} are allowed"
+            )
+        buffers = encode_frame(packed, message[-1])
         self.sent = seq
+        self.told = self.received
         self._outbox.append((seq, buffers))
         return buffers
 
     def aside(self, message: Message) -> tuple[Buffer, ...]:
         """Encode a message outside the stream; it still acknowledges what was received."""
-        return self._encode(0, message)
+        self.told = self.received
+        return encode_frame(self._pack((0, self.received, KIND_OF[type(message)], *message[:-1])), message[-1])
 
     def acknowledge(self) -> tuple[Buffer, ...]:
         """A frame that does nothing but acknowledge."""
-        return self._encode(0, Acknowledge())
-
-    def _encode(self, seq: int, message: Message) -> tuple[Buffer, ...]:
-        head: tuple[Any, ...] = (seq, self.received, kind_of(message), *message[:-1])
-        try:
-            packed = self._pack(head)
-        except (ValueError, OverflowError) as error:  # no proper text, or an integer of more than 64 bits
-            raise UsageError(f"a {type(message).__name__} cannot be sent: {error}") from error
-        if seq and len(packed) > self._head_bytes:
-            raise UsageError(
-                f"a {type(message).__name__} with names and texts of {len(packed)} bytes cannot be sent; "
-                f"{self._head_bytes} are allowed"
-            )
-        self._told = self.received
-        return encode_frame(packed, message.body)
+        return self.aside(Acknowledge())
 
     def receive(self, head: list[Any]) -> bool:
         """Take note of a frame's number and acknowledgement; whether its message is new and to be acted on.
@@ -101,15 +94,15 @@ class Session:
         if len(head) < 3 or type(head[0]) is not int or type(head[1]) is not int:
             raise ProtocolError("frame head without sequence number and acknowledgement")
         seq, ack = head[0], head[1]
-        self.note_acknowledgement(ack)
-        if seq == 0:
+        if ack > self.acknowledged:
+            self.note_acknowledgement(ack)
+        expected = self.received + 1
+        if seq == expected:
+            self.received = seq
             return True
-        if seq <= self.received:
-            return False
-        if seq != self.received + 1:
-            raise ProtocolError(f"message {seq} came after {self.received}")
-        self.received = seq
-        return True
+        if seq > expected:
+            raise ProtocolError(f"message {seq} came after {expected - 1}")
+        return seq == 0
 
     def note_acknowledgement(self, ack: int) -> None:
         """The other end holds all up to `ack`. Raises `ProtocolError` if that was never sent."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from aiopg.errors import CodecError
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "check_payload", "container_bound"]
+__all__ = ["CONTAINER_HEADS", "DEFAULT_LIMITS", "Limits", "check_payload", "container_bound"]
 
 _FREE_CONTAINERS = 65536
 # With up to 232 bytes for a container (a dict of one entry), one in 16 bytes keeps an object within
@@ -29,7 +29,8 @@ _FIRST_TOKENS = 256
 # The careful encoder takes up to three of Python's 1000 frames for a level.
 _DEEPEST = 200
 
-_CONTAINER_HEADS = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
+CONTAINER_HEADS = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
+"""The bytes that can begin a container."""
 _SHORT_TOKENS = re.compile(
     rb"(?:[\x00-\x7f\xc0-\xc3\xe0-\xff]|\xcc.|\xcd..|[\xce\xca].{4}|[\xcf\xcb].{8}|\xd0.|\xd1..|\xd2.{4}|\xd3.{8}"
     rb"|\xd4..|\xd5.{3}|\xd6.{5}|\xd7.{9}|\xd8.{17}|"
@@ -88,7 +89,7 @@ DEFAULT_LIMITS = Limits()
 
 def container_bound(payload: bytes) -> int:
     """At least as many as the payload has containers."""
-    return len(payload) - len(payload.translate(None, _CONTAINER_HEADS))
+    return len(payload) - len(payload.translate(None, CONTAINER_HEADS))
 
 
 def check_payload(payload: bytes, limits: Limits, path: str) -> None:

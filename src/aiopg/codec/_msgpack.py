@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from msgpack import Packer, unpackb
 
 from aiopg.codec._extensions import ENCODERS
-from aiopg.codec._limits import DEFAULT_LIMITS, Limits, check_payload, container_bound
+from aiopg.codec._limits import CONTAINER_HEADS, DEFAULT_LIMITS, Limits, check_payload
 from aiopg.codec._marks import MARK_HEAD, MARKS, Kind
 from aiopg.codec._protocol import Buffer
 from aiopg.codec._reader import Reader, malformed, read_extension
@@ -88,7 +91,7 @@ class MsgpackCodec:
             return None
         if len(payload) <= _KEPT_BUFFER:
             self._packers.append(packer)
-        if type(obj) is dict and _FLAT.issuperset(map(type, obj.values())) and _FLAT.issuperset(map(type, obj)):
+        if self._max_depth >= 2 and _is_shallow(obj):
             return payload
         # Only now: an object that contains itself has no end, and the packer is what finds out.
         kinds, depth = survey(obj)
@@ -105,7 +108,7 @@ class MsgpackCodec:
         if (size := len(data)) > self._harmless:
             check_payload(data, self._limits, "payload")
         # Most payloads have too few containers to be too deep.
-        measures = size > self._max_depth and container_bound(data) > self._max_depth
+        measures = size > self._max_depth and size - len(data.translate(None, CONTAINER_HEADS)) > self._max_depth
         try:
             # The search for one byte, given as a number, is ten times as fast and mostly enough.
             if _MARK_BYTE in data and MARK_HEAD in data:
@@ -126,6 +129,28 @@ class MsgpackCodec:
         if measures and survey(value, reader.depths)[1] > self._max_depth:
             raise malformed("msgpack", self._limits.too_deep())
         return value
+
+
+def _is_shallow(obj: object) -> bool:
+    """Whether an object is a dict or list of harmless values and of dicts, lists and tuples of such."""
+    if type(obj) is dict:
+        if not _FLAT.issuperset(map(type, obj)):
+            return False
+        parts: Iterable[Any] = obj.values()
+    elif type(obj) is list:
+        parts = obj
+    else:
+        return type(obj) in _FLAT
+    for part in parts:
+        kind = type(part)
+        if kind in _FLAT:
+            continue
+        if kind is dict:
+            if not (_FLAT.issuperset(map(type, part)) and _FLAT.issuperset(map(type, part.values()))):
+                return False
+        elif not ((kind is list or kind is tuple) and _FLAT.issuperset(map(type, part))):
+            return False
+    return True
 
 
 def _default(value: object) -> object:

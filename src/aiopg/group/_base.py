@@ -44,6 +44,8 @@ CLOSE_SECONDS = 2.0
 RECENT_ENTRIES = 1024
 """How many of its last sends a group remembers in `entries`."""
 
+LEAST_TAG, LARGEST_TAG = -(2**63), 2**63 - 1
+
 _DECIDED = (CollectiveMismatchError, DataExpiredError, GroupAbortedError, PeerLostError)
 """Errors that are the outcome of the call's number; after any other one, the number was not used."""
 
@@ -68,6 +70,18 @@ def check_timeout(timeout: float) -> float:
     if math.isnan(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be over 0 seconds (math.inf for no deadline), not {timeout!r}")
     return float(timeout)
+
+
+_forks = 0
+"""How many forks lie between this process and the one that imported this module."""
+
+
+def _count_fork() -> None:
+    global _forks  # os.getpid() is a system call, and every call of a group asks whether it is in a forked child
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 class GroupBase:
@@ -102,13 +116,14 @@ class GroupBase:
         self._member: Member | None = None
         self._joining = asyncio.Lock()
         self._numbers = Numbers()
-        self._calls: set[Call] = set()
+        self._calls: dict[Call, None] = {}  # those under way, oldest first
         self._owns_store = False
         self._hosted: HostedStore | None = None
         self._leaves_last = False
         """The store is in this process, so this rank leaves barriers last."""
         self._closed = False
         self._pid = os.getpid()
+        self._forks = _forks
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
@@ -138,12 +153,10 @@ class GroupBase:
             GroupClosedError: the group was closed.
             StoreLostError: the link to the store ended.
         """
-        self._check_usable()
-        call = self._new_call("join", 0, 0, timeout)
-        await self._join(call)
+        await self._join(self._new_call("join", 0, timeout))
 
     async def _join(self, call: Call) -> Member:
-        join = Call("join", self.name, self.rank, 0, 0, call.started, call.deadline)
+        join = Call("join", self.name, self.rank, 0, 0, call.loop, call.started, call.deadline)
         try:
             async with join.within_deadline():
                 await self._joining.acquire()
@@ -151,12 +164,12 @@ class GroupBase:
             raise join.timed_out(None, None) from None
         try:
             if self._member is None:
-                self._loop = asyncio.get_running_loop()
-                self._calls.add(join)
+                self._loop = call.loop
+                self._calls[join] = None
                 self._member = await self.store.join(join, self.world_size, ttl=self.data_expiration_seconds)
             return self._member
         finally:
-            self._calls.discard(join)
+            self._calls.pop(join, None)
             self._joining.release()
 
     async def abort(self, reason: str) -> None:
@@ -172,8 +185,7 @@ class GroupBase:
             GroupClosedError: the group was closed.
             StoreLostError: the link to the store ended; the other ranks see this rank as lost.
         """
-        self._check_usable()
-        call = self._new_call("abort", 0, 0, CLOSE_SECONDS)
+        call = self._new_call("abort", 0, CLOSE_SECONDS)
         member = self._member or await self._join(call)
         await member.abort(call, str(reason))
 
@@ -187,7 +199,7 @@ class GroupBase:
         if self._closed:
             return
         self._closed = True
-        if self._pid != os.getpid():
+        if self._forks != _forks:
             return  # the connection is the parent's, and goes on
         try:
             if self._member is not None:
@@ -200,7 +212,9 @@ class GroupBase:
 
     async def _leave(self, member: Member) -> None:
         try:
-            await member.leave(self._new_call("leave", 0, 0, CLOSE_SECONDS))
+            loop = asyncio.get_running_loop()
+            now = loop.time()
+            await member.leave(Call("leave", self.name, self.rank, 0, 0, loop, now, now + CLOSE_SECONDS))
         except (StoreError, GroupClosedError, TimeoutError) as error:
             # The store sees the connection end and tells the others all the same.
             logger.info("rank %d left group %r without the store's goodbye: %s", self.rank, self.name, error)
@@ -221,11 +235,11 @@ class GroupBase:
 
     def pending(self) -> tuple[PendingCall, ...]:
         """The calls of this rank that wait right now, oldest first."""
-        calls = sorted(self._calls, key=lambda call: call.started)
-        now = calls[0].started + calls[0].elapsed if calls else 0.0
         return tuple(
-            PendingCall(op=c.op, tag=c.tag, seq=c.seq, elapsed=now - c.started, remaining=c.deadline - now)
-            for c in calls
+            PendingCall(
+                op=call.op, tag=call.tag, seq=call.seq, elapsed=call.elapsed, remaining=call.deadline - call.loop.time()
+            )
+            for call in self._calls
         )
 
     async def expire_data(self) -> None:
@@ -233,8 +247,7 @@ class GroupBase:
 
         Who would have read it gets `DataExpiredError`. Also forgets old `entries`.
         """
-        self._check_usable()
-        call = self._new_call("expire_data", 0, 0, None)
+        call = self._new_call("expire_data", 0, None)
         member = self._member or await self._join(call)
         await member.expire(call)
         while self.entries and self.entries[0][1] < time.monotonic() - self.data_expiration_seconds:
@@ -242,15 +255,14 @@ class GroupBase:
 
     # ---------------------------------------------------------------------------------------------- one call
 
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise GroupClosedError(f"group {self.name!r} was closed at rank {self.rank}")
-        if self._pid != os.getpid():
+    def _check_place(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raises unless this is the process and the event loop that the group belongs to."""
+        if self._forks != _forks:
             raise ForkError(
                 f"group {self.name!r} belongs to process {self._pid}, and this is its forked child {os.getpid()}; "
                 "make a new group here"
             )
-        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+        if self._loop is not None and self._loop is not loop:
             raise WrongThreadError(f"group {self.name!r} belongs to another event loop than the one that runs here")
 
     def _check_peer(self, what: str, rank: int) -> None:
@@ -259,28 +271,44 @@ class GroupBase:
         if not 0 <= rank < self.world_size:
             raise ValueError(f"{what} must be a rank from 0 to {self.world_size - 1}, not {rank}")
 
-    def _new_call(self, op: str, tag: Tag, seq: int, timeout: float | None) -> Call:
-        if isinstance(tag, bool) or not isinstance(tag, int | str):
-            raise TypeError(f"tag must be an int or a str, not {tag!r}")
-        seconds = self.store_timeout if timeout is None else check_timeout(timeout)
-        now = asyncio.get_running_loop().time()
-        return Call(op, self.name, self.rank, tag, seq, now, now + seconds)
+    def _new_call(self, op: str, tag: Tag, timeout: float | None) -> Call:
+        """A call of this group that begins now. Raises what makes it impossible."""
+        if self._closed:
+            raise GroupClosedError(f"group {self.name!r} was closed at rank {self.rank}")
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop or self._forks != _forks:
+            self._check_place(loop)
+        if type(tag) is not int or not LEAST_TAG <= tag <= LARGEST_TAG:
+            check_tag(tag)
+        if timeout is None:
+            seconds = self.store_timeout
+        else:
+            seconds = timeout if type(timeout) is float and timeout > 0 else check_timeout(timeout)
+        now = loop.time()
+        return Call(op, self.name, self.rank, tag, 0, loop, now, now + seconds)
 
-    async def _run(self, call: Call, counted: Hashable, verb: Callable[[Member, Call], Awaitable[T]]) -> T:
-        """Run one verb under the next number of `counted`; the number is given back if the call left no trace."""
-        key = (counted, call.tag)
+    async def _run(
+        self,
+        counted: Hashable,
+        op: str,
+        tag: Tag,
+        timeout: float | None,
+        verb: Callable[[Member, Call], Awaitable[T]],
+    ) -> T:
+        """Run a verb of the member under the next number of `counted`; given back if the call left no trace."""
+        call = self._new_call(op, tag, timeout)
+        key = (counted, tag)
         call.seq = self._numbers.take(key)
-        self._calls.add(call)
+        self._calls[call] = None
         try:
             # The first await comes after the number is taken, so call order is order.
-            member = self._member or await self._join(call)
-            return await verb(member, call)
+            return await verb(self._member or await self._join(call), call)
         except BaseException as error:
             if not isinstance(error, _DECIDED):
                 self._numbers.give_back(key, call.seq)
             raise
         finally:
-            self._calls.discard(call)
+            del self._calls[call]
 
     def _encode(self, obj: object) -> Buffer:
         payload = self._codec.encode(obj)
@@ -288,6 +316,10 @@ class GroupBase:
 
     def _decode(self, payload: Buffer) -> Any:
         return self._codec.decode(payload)
+
+    def _decode_all(self, payloads: list[Buffer]) -> list[Any]:
+        decode = self._codec.decode
+        return [decode(payload) for payload in payloads]
 
     def _note_entry(self, address: str) -> None:
         self.entries.append((address, time.monotonic()))
@@ -312,6 +344,22 @@ def check_name(group: str) -> str:
     if not 1 <= len(group.encode(errors="replace")) <= limit:
         raise ValueError(f"a group name has 1 to {limit} bytes in UTF-8, not {group!r:.200}")
     return group
+
+
+def check_tag(tag: Tag) -> None:
+    """Raises `TypeError` or `ValueError` unless `tag` can be one."""
+    if isinstance(tag, bool) or not isinstance(tag, int | str):
+        raise TypeError(f"tag must be an int or a str, not {tag!r}")
+    if isinstance(tag, int):
+        if not LEAST_TAG <= tag <= LARGEST_TAG:
+            raise ValueError(f"an int tag must fit in 64 bits, not {tag}")
+        return
+    try:
+        size = len(tag.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"tag {tag!r} is no proper text: {error}") from error
+    if size > (limit := Limits().tag_bytes):
+        raise ValueError(f"a text tag has at most {limit} bytes in UTF-8, not {size}: {tag!r:.200}")
 
 
 def check_expiration(seconds: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from aiopg.group._base import GroupBase
@@ -58,14 +58,14 @@ class Collectives(GroupBase):
     async def all_gather(self, obj: Any, *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
         """Every rank's object, in rank order, on every rank."""
         parts = await self._round("all_gather", NO_ROOT, [self._encode(obj)], Needs.ALL, tag, timeout)
-        return [self._decode(part) for part in parts]
+        return self._decode_all(parts)
 
     async def gather(self, obj: Any, dst: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> list[Any] | None:
         """Every rank's object, in rank order, on rank `dst`; `None` on the others, which do not wait."""
         self._check_peer("dst", dst)
         needs = Needs.ALL if self.rank == dst else Needs.NOTHING
         parts = await self._round("gather", dst, [self._encode(obj)], needs, tag, timeout)
-        return [self._decode(part) for part in parts] if self.rank == dst else None
+        return self._decode_all(parts) if self.rank == dst else None
 
     async def scatter(
         self, objs: Sequence[Any] | None = None, src: int = 0, *, tag: Tag = 0, timeout: float | None = None
@@ -85,7 +85,7 @@ class Collectives(GroupBase):
         Raises `ValueError` if `objs` does not have world_size entries.
         """
         parts = await self._round("all_to_all", NO_ROOT, self._encode_each(objs), Needs.ALL, tag, timeout)
-        return [self._decode(part) for part in parts]
+        return self._decode_all(parts)
 
     async def all_reduce(self, obj: Any, op: ReduceOp = "sum", *, tag: Tag = 0, timeout: float | None = None) -> Any:
         """All ranks' values reduced to one, on every rank.
@@ -102,8 +102,8 @@ class Collectives(GroupBase):
             ValueError: an unknown op, or values that do not go together, on every rank.
         """
         name = reduce_name(op)
-        parts = await self._round("all_reduce", NO_ROOT, [self._encode(obj)], Needs.ALL, tag, timeout, detail=name)
-        return reduce_values([self._decode(part) for part in parts], op)
+        parts = await self._round("all_reduce", NO_ROOT, [self._encode(obj)], Needs.ALL, tag, timeout, name)
+        return reduce_values(self._decode_all(parts), op)
 
     async def reduce(
         self, obj: Any, dst: int = 0, op: ReduceOp = "sum", *, tag: Tag = 0, timeout: float | None = None
@@ -112,13 +112,13 @@ class Collectives(GroupBase):
         self._check_peer("dst", dst)
         name = reduce_name(op)
         needs = Needs.ALL if self.rank == dst else Needs.NOTHING
-        parts = await self._round("reduce", dst, [self._encode(obj)], needs, tag, timeout, detail=name)
-        return reduce_values([self._decode(part) for part in parts], op) if self.rank == dst else None
+        parts = await self._round("reduce", dst, [self._encode(obj)], needs, tag, timeout, name)
+        return reduce_values(self._decode_all(parts), op) if self.rank == dst else None
 
     broadcast_obj = broadcast
     all_gather_obj = all_gather
 
-    async def _round(
+    def _round(
         self,
         op: str,
         root: int,
@@ -126,15 +126,11 @@ class Collectives(GroupBase):
         needs: int,
         tag: Tag,
         timeout: float | None,
-        *,
         detail: str = "",
-    ) -> list[Buffer]:
-        self._check_usable()
-        call = self._new_call(op, tag, 0, timeout)
-        result = await self._run(call, "round", lambda member, call: member.round(call, root, detail, parts, needs))
+    ) -> Coroutine[Any, Any, list[Buffer]]:
         if parts:
-            self._note_entry(f"{op} number {call.seq}, tag {tag!r}")
-        return result
+            self._note_entry(f"{op}, tag {tag!r}")
+        return self._run("round", op, tag, timeout, lambda member, call: member.round(call, root, detail, parts, needs))
 
     def _encode_each(self, objs: Sequence[Any] | None) -> list[Buffer]:
         if objs is None or isinstance(objs, str | bytes) or len(objs) != self.world_size:

@@ -12,12 +12,12 @@ from typing import Any, Self
 from aiopg.address import Address
 from aiopg.codec import Codec
 from aiopg.errors import GroupTimeoutError, StoreLostError
-from aiopg.group._base import DEFAULT_TIMEOUT, check_expiration, check_place, check_timeout
+from aiopg.group._base import DEFAULT_TIMEOUT, check_expiration, check_name, check_place, check_timeout
 from aiopg.group._collectives import Collectives
 from aiopg.group._environment import read_environment
 from aiopg.group._messages import Messages
 from aiopg.group._rendezvous import PAUSE_SECONDS, find_store, found_store
-from aiopg.server.hosting import HostedStore, StoreHost
+from aiopg.server.hosting import HostedStore, StoreHost, check_host
 from aiopg.stores import open_store
 
 __all__ = ["AsyncStatelessGroup"]
@@ -109,7 +109,9 @@ class AsyncStatelessGroup(Messages, Collectives):
             StoreLostError: the store's process could not be started.
         """
         check_place(rank, world_size)
+        check_name(group)
         check_expiration(data_expiration_seconds)
+        check_host(store_host)
         _refuse_login(token, ssl)
         _check_address(port, rank, world_size, listen_socket)
         loop = asyncio.get_running_loop()
@@ -160,6 +162,7 @@ class AsyncStatelessGroup(Messages, Collectives):
         Raises: as `create`; `StoreUnreachableError` also if no store is there within store_timeout.
         """
         check_place(rank, world_size)
+        check_name(group)
         check_expiration(data_expiration_seconds)
         deadline = asyncio.get_running_loop().time() + check_timeout(store_timeout)
         store = await open_store(url, timeout=store_timeout)
@@ -216,12 +219,12 @@ class AsyncStatelessGroup(Messages, Collectives):
             ValueError: ranks has repetitions, a rank that does not exist, or not this one.
             GroupTimeoutError: not every rank came within store_timeout.
         """
-        self._check_usable()
+        call = self._new_call("join", 0, None)
         for rank in ranks:
             self._check_peer("each of ranks", rank)
         if len(set(ranks)) != len(ranks) or self.rank not in ranks:
             raise ValueError(f"ranks must name this rank ({self.rank}) and none twice, not {list(ranks)}")
-        member = self._member or await self._join(self._new_call("join", 0, 0, None))
+        member = self._member or await self._join(call)
         # Derived from this incarnation, so that no two lives of the parent meet in it; hashed, so that it is short.
         identity = repr((self.name, member.incarnation, list(ranks), name))
         made = type(self)(

@@ -36,13 +36,11 @@ class Messages(GroupBase):
             GroupTimeoutError: the store did not accept it in time.
             GroupAbortedError, GroupClosedError, StoreLostError.
         """
-        self._check_usable()
         self._check_other("dst", dst)
         payload = self._encode(obj)
-        call = self._new_call("send", tag, 0, timeout)
-        await self._run(call, ("send", dst), lambda member, call: member.put(call, dst, (payload,)))
+        await self._run(("send", dst), "send", tag, timeout, lambda member, call: member.put(call, dst, (payload,)))
         self.send_dst_counter[dst] += 1
-        self._note_entry(f"send to {dst}, tag {tag!r}, number {call.seq}")
+        self._note_entry(f"send to {dst}, tag {tag!r}")
 
     async def recv(self, src: int, *, tag: Tag = 0, timeout: float | None = None) -> Any:
         """Receive the next object that rank `src` sent here with this tag.
@@ -63,10 +61,8 @@ class Messages(GroupBase):
             CodecError: the message's bytes are no object for this group's codec; the message is used up.
             GroupAbortedError, GroupClosedError, StoreLostError.
         """
-        self._check_usable()
         self._check_other("src", src)
-        call = self._new_call("recv", tag, 0, timeout)
-        payload = await self._run(call, ("recv", src), lambda member, call: member.take(call, src))
+        payload = await self._run(("recv", src), "recv", tag, timeout, lambda member, call: member.take(call, src))
         self.recv_src_counter[src] += 1
         return self._decode(payload)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiopg._core.handshake import pack_welcome, parse_hello
-from aiopg._core.messages import Answer, Event, Goodbye, Message, Open, Opened
+from aiopg._core.messages import Goodbye, Message, Open, Opened
 from aiopg._core.session import Session
 from aiopg.errors import ProtocolError
 from aiopg.link import Link
@@ -26,11 +27,10 @@ class ServerSession:
         self.connection = connection
         self.receipts: deque[tuple[int, int]] = deque()  # (sequence number, call) of answers to be confirmed
 
-    def send(self, event: Event) -> None:
-        """Send an event; remember it if its acknowledgement is awaited."""
-        self.connection.send(event)
-        if type(event) is Answer and event.receipt:
-            self.receipts.append((self.streams.sent, event.call))
+    def await_receipt(self, call: int, received: Callable[[], None]) -> None:
+        """The answer of `call` was just sent: `received` is called after each frame until it is acknowledged."""
+        self.receipts.append((self.streams.sent, call))
+        self.connection.on_acknowledged = received
 
 
 class ServerConnection(Link):
@@ -67,11 +67,6 @@ class ServerConnection(Link):
     def message_received(self, message: Message) -> None:
         assert self._member is not None
         self._server.command_received(self._member, message)
-
-    def acknowledged(self) -> None:
-        member = self._member
-        if member is not None and member.receipts:
-            self._server.acknowledged(member)
 
     def closed(self, reason: str) -> None:
         self._login_timer.cancel()

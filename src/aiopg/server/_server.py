@@ -7,12 +7,13 @@ import logging
 import os
 import secrets
 import socket
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from aiopg._core.engine import Engine, Events
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Join, Leave, Message
+from aiopg._core.messages import Answer, Join, Leave, Message
 from aiopg._core.replies import SessionId
 from aiopg._core.session import Session
 from aiopg.address import Address
@@ -173,9 +174,9 @@ class StoreServer:
 
     def command_received(self, session: ServerSession, message: Message) -> None:
         """A member said something. Raises `ProtocolError` if it is not for a server to hear."""
-        if not self._engine.accepts(message):
-            raise ProtocolError(f"a store takes no {type(message).__name__}")
-        self._deliver(self._engine.apply(session.id, message, self._loop.time()))
+        events = self._engine.apply(session.id, message, self._loop.time())
+        if events:
+            self._deliver(events)
         if type(message) is Join:
             self._joined.set()
         elif type(message) is Leave:
@@ -186,6 +187,8 @@ class StoreServer:
         receipts, held = session.receipts, session.streams.acknowledged
         while receipts and receipts[0][0] <= held:
             self._deliver(self._engine.confirm(session.id, receipts.popleft()[1]))
+        if not receipts:
+            session.connection.on_acknowledged = None
 
     def connection_closed(self, connection: ServerConnection, session: ServerSession | None, reason: str) -> None:
         """A connection is over, and with it its session."""
@@ -205,8 +208,16 @@ class StoreServer:
     def _deliver(self, events: Events) -> None:
         for target, event in events:
             session = self._sessions.get(target)
-            if session is not None:
-                session.send(event)
+            if session is None:
+                continue
+            try:
+                session.connection.send(event)
+            except ProtocolError as error:
+                # This one does not acknowledge; whoever caused the event has no part in it.
+                session.connection.cut(error.reason)
+                continue
+            if type(event) is Answer and event.receipt:
+                session.await_receipt(event.call, partial(self.acknowledged, session))
 
     def _note_vacancy(self) -> None:
         if not self._engine.members:

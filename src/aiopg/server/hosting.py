@@ -18,7 +18,7 @@ from aiopg.loops import LoopThread
 from aiopg.server._server import StoreServer
 from aiopg.server.listen import address_of
 
-__all__ = ["HostedStore", "StoreHost", "host_store"]
+__all__ = ["HostedStore", "StoreHost", "check_host", "host_store"]
 
 StoreHost: TypeAlias = Literal["process", "thread", "loop"]
 
@@ -39,11 +39,19 @@ class HostedStore(Protocol):
         """End it at once: its founder never joined. Ranks that found it meanwhile look for the next one."""
 
 
+def check_host(where: str) -> None:
+    """Raises `ValueError` unless a store can be hosted so: "process", "thread" or "loop"."""
+    if where not in get_args(StoreHost):
+        raise ValueError(f"store_host must be one of {', '.join(get_args(StoreHost))}, not {where!r}")
+    if where == "process" and (os.name != "posix" or not sys.executable):
+        raise ValueError('store_host="process" needs a POSIX system and sys.executable; use store_host="thread"')
+
+
 async def host_store(where: StoreHost, listen_socket: socket.socket) -> HostedStore:
     """Serve on a listening socket, which is taken over.
 
     Raises:
-        ValueError: `where` is none of "process", "thread", "loop".
+        ValueError: see `check_host`.
         StoreLostError: the child process ended before it served; its standard error says why.
     """
     match where:
@@ -53,7 +61,6 @@ async def host_store(where: StoreHost, listen_socket: socket.socket) -> HostedSt
             return await _ThreadStore.start(listen_socket)
         case "loop":
             return await _LoopStore.start(listen_socket)
-    raise ValueError(f"store_host must be one of {', '.join(get_args(StoreHost))}, not {where!r}")
 
 
 class _ProcessStore:
@@ -104,8 +111,6 @@ class _ProcessStore:
 
 
 def _spawn(listen_socket: socket.socket, ready: int) -> subprocess.Popen[bytes]:
-    if os.name != "posix" or not sys.executable:
-        raise ValueError('store_host="process" needs a POSIX system and sys.executable; use store_host="thread"')
     # The child must import this very package, also where it was found through a changed sys.path.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -115,12 +120,13 @@ def _spawn(listen_socket: socket.socket, ready: int) -> subprocess.Popen[bytes]:
         pass_fds=fds,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        start_new_session=True,  # a terminal's Ctrl-C is for rank 0, also while the child starts
         env=os.environ | {"PYTHONPATH": path},
     )
 
 
 class _ThreadStore:
-    """A store on an event loop of its own in a thread of this process: a busy loop does not stall it, a held GIL does."""
+    """A store on an event loop of its own in a thread of this process: a busy loop does not stall it."""
 
     in_this_process = True
 
@@ -140,12 +146,16 @@ class _ThreadStore:
         return cls(thread, server)
 
     async def close(self) -> None:
-        await asyncio.wrap_future(self._thread.submit(_drain_and_close(self._server)))
-        self._thread.stop()
+        try:
+            await asyncio.wrap_future(self._thread.submit(_drain_and_close(self._server)))
+        finally:
+            self._thread.stop()
 
     async def abandon(self) -> None:
-        await asyncio.wrap_future(self._thread.submit(self._server.close()))
-        self._thread.stop()
+        try:
+            await asyncio.wrap_future(self._thread.submit(self._server.close()))
+        finally:
+            self._thread.stop()
 
 
 class _LoopStore:
@@ -170,6 +180,8 @@ class _LoopStore:
 
 
 async def _drain_and_close(server: StoreServer) -> None:
-    with anyio.move_on_after(DRAIN_SECONDS):
-        await server.wait_vacated()
-    await server.close()
+    try:
+        with anyio.move_on_after(DRAIN_SECONDS):
+            await server.wait_vacated()
+    finally:
+        await server.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from copy import copy
-from typing import TypeAlias
+from typing import Any, Self, TypeAlias
 
 from aiopg._core.frames import Body
 from aiopg._core.messages import (
@@ -40,11 +40,11 @@ class DeadlinePassedError(Exception):
 class Waiter:
     """Something a task waits for, any number of times, until it is woken for good."""
 
-    __slots__ = ("_alarms", "_future", "woken")
+    __slots__ = ("_alarms", "future", "woken")
 
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
-        self._future: asyncio.Future[None] | None = None
+        self.future: asyncio.Future[None] | None = None
         self.woken = False
 
     def wake(self) -> None:
@@ -54,41 +54,43 @@ class Waiter:
 
     def ring(self) -> None:
         """Let the waiting task look at the clock."""
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+        if self.future is not None and not self.future.done():
+            self.future.set_result(None)
 
-    async def wait(self, call: Call, overdue: Callable[[], None]) -> None:
+    async def wait(self, call: Call, overdue: Callable[[Self, Call], None]) -> None:
         """Wait to be woken until the call's deadline; `overdue` is called when it has waited for long, and again.
 
         Raises `DeadlinePassedError`.
         """
-        if self.woken:
-            return
         warn_at = call.started + WARN_SECONDS
-        while True:
+        while not self.woken:
             look_at = warn_at if warn_at < call.deadline else call.deadline
-            if await self._sleep(look_at):
-                return
-            if look_at == call.deadline:
-                raise DeadlinePassedError
-            overdue()
-            warn_at += WARN_AGAIN_SECONDS
+            future = self.future = call.loop.create_future()
+            self._alarms.set(self, look_at)
+            try:
+                await future
+            finally:
+                self.future = None
+                self._alarms.clear(self)
+            if not self.woken:
+                if look_at == call.deadline:
+                    raise DeadlinePassedError
+                overdue(self, call)
+                warn_at += WARN_AGAIN_SECONDS
 
     async def wait_until(self, deadline: float) -> None:
         """Wait to be woken. Raises `DeadlinePassedError` at `deadline` (loop time)."""
-        if not self.woken and not await self._sleep(deadline):
-            raise DeadlinePassedError
-
-    async def _sleep(self, until: float) -> bool:
-        """Until woken, or that time; whether woken."""
-        future = self._future = asyncio.get_running_loop().create_future()
-        self._alarms.set(self, until)
+        if self.woken:
+            return
+        future = self.future = asyncio.get_running_loop().create_future()
+        self._alarms.set(self, deadline)
         try:
             await future
         finally:
-            self._future = None
+            self.future = None
             self._alarms.clear(self)
-        return self.woken
+        if not self.woken:
+            raise DeadlinePassedError
 
 
 class Pending(Waiter):
@@ -99,7 +101,7 @@ class Pending(Waiter):
     def __init__(self, alarms: Alarms, number: int, then: Callable[[Pending], None] | None) -> None:
         # As Waiter.__init__, without the call: one of these is made for every call.
         self._alarms = alarms
-        self._future = None
+        self.future = None
         self.woken = False
         self.number = number
         self.outcome: Event | AiopgError | None = None
@@ -110,7 +112,7 @@ class Pending(Waiter):
         """Set the outcome and tell whoever waits."""
         self.outcome = outcome
         self.woken = True
-        future = self._future
+        future = self.future
         if future is not None and not future.done():
             future.set_result(None)
         if self.then is not None:
@@ -160,17 +162,15 @@ class Calls:
         """Whether the link is over."""
         return self._lost is not None
 
-    def number(self) -> int:
-        """A number for the next call."""
-        self._last += 1
-        return self._last
-
-    def submit(self, command: Command, then: Callable[[Pending], None] | None = None) -> Pending:
-        """Send a command, whose `call` came from `number`. Raises what ended the link."""
+    def submit(
+        self, command: Callable[..., Command], *fields: Any, then: Callable[[Pending], None] | None = None
+    ) -> Pending:
+        """Make a command of the next call number and these fields, and send it. Raises what ended the link."""
         if self._lost is not None:
             raise copy(self._lost)
-        pending = self._pending[command.call] = Pending(self.alarms, command.call, then)
-        self._send(command)
+        self._last = number = self._last + 1
+        self._send(command(number, *fields))
+        pending = self._pending[number] = Pending(self.alarms, number, then)
         return pending
 
     def cancel(self, pending: Pending) -> None:
@@ -187,14 +187,22 @@ class Calls:
             if type(inquiry.outcome) is Answer and (facts := unpack_value(inquiry.outcome.body)) is not None:
                 call.warn(*facts)
 
-        self.submit(Inquire(self.number(), pending.number), answered)
+        self.submit(Inquire, pending.number, then=answered)
 
     def received(self, event: Event) -> None:
         """The store's event for one call. Raises `ProtocolError` for a call never made."""
         pending = self._pending.pop(event.call, None)
         if pending is None:
             raise ProtocolError(f"an event for call {event.call}, which does not wait")
-        pending.end(event)
+        if pending.then is not None:
+            pending.end(event)
+            return
+        # As Pending.end, without the call: this is the way of nearly every event.
+        pending.outcome = event
+        pending.woken = True
+        future = pending.future
+        if future is not None and not future.done():
+            future.set_result(None)
 
     def lost(self, error: AiopgError) -> None:
         """The link is over: so is every call, now and later."""

@@ -30,6 +30,13 @@ from aiopg.stores.base import FACTS_SECONDS, Call, Member
 __all__ = ["EngineMember"]
 
 
+KEPT_MAILBOXES = 256
+"""As many readers' sides of mailboxes are kept where nothing waits."""
+
+ABORT_CHARACTERS = 1024
+"""More of an abort's reason is not sent; the store keeps `Limits.reason_bytes` of it."""
+
+
 class _Withdrawal(NamedTuple):
     """An arrival whose caller waits no more; the store may have decided its round all the same."""
 
@@ -64,9 +71,9 @@ class EngineMember(Member):
             self._drop_outgoing(mailbox)
             if went:
                 return
-        put = self._calls.submit(Put(self._calls.number(), self._seat, dst, call.tag, payload))
+        put = self._calls.submit(Put, self._seat, dst, call.tag, payload)
         try:
-            await put.wait(call, lambda: call.warn(None, None))
+            await put.wait(call, _warn)
         except DeadlinePassedError:
             self._take_back(mailbox, put, payload)
             raise call.timed_out(None, None) from None
@@ -79,7 +86,7 @@ class EngineMember(Member):
         outgoing = self._outgoing.get(mailbox)
         if outgoing is None:
             dst, tag = mailbox
-            outgoing = Outgoing(self._calls, lambda number, put: TakeBack(number, self._seat, dst, tag, put))
+            outgoing = Outgoing(self._calls, (TakeBack, self._seat, dst, tag))
             self._outgoing[mailbox] = outgoing
         outgoing.cancelled(put, payload)
         self._drop_outgoing(mailbox)
@@ -92,33 +99,32 @@ class EngineMember(Member):
         mailbox = (src, call.tag)
         incoming = self._incoming.get(mailbox)
         if incoming is None:
-            tag = call.tag
-            incoming = self._incoming[mailbox] = Incoming(
-                self._calls,
-                lambda number: Take(number, self._seat, src, tag),
-                lambda: self._drop_incoming(mailbox),
-            )
+            ask = (Take, self._seat, src, call.tag)
+            incoming = Incoming(self._calls, ask, lambda: self._drop_incoming(mailbox))
+            self._incoming[mailbox] = incoming
         return _joined(await incoming.take(call, src))
 
     def _drop_incoming(self, mailbox: tuple[int, Tag]) -> None:
-        self._incoming.pop(mailbox, None)
+        # Making one anew for each message costs more than keeping some.
+        if len(self._incoming) > KEPT_MAILBOXES:
+            self._incoming.pop(mailbox, None)
 
     # ------------------------------------------------------------------------------------------------- rounds
 
     async def round(self, call: Call, root: int, detail: str, parts: list[Buffer], needs: int) -> list[Buffer]:
-        self._check_size(sum(map(len, parts)))
+        if parts:
+            self._check_size(sum(map(len, parts)))
         key = (call.tag, call.seq)
         if key in self._withdrawals:
             decided = await self._decided_before(call, key, Signature(call.op, root, detail))
             if decided is not None:
                 return self._parts(decided, needs)
         body: Body = () if not parts else (parts[0],) if len(parts) == 1 else join_parts(parts)
-        number = self._calls.number()
         arrival = self._calls.submit(
-            Arrive(number, self._seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body)
+            Arrive, self._seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body
         )
         try:
-            await arrival.wait(call, lambda: self._calls.inquire(arrival, call))
+            await arrival.wait(call, self._calls.inquire)
         except asyncio.CancelledError:
             self._withdraw(key, arrival, Signature(call.op, root, detail))
             raise
@@ -156,7 +162,7 @@ class EngineMember(Member):
         """
         withdrawal = self._withdrawals[key]
         try:
-            await withdrawal.arrival.wait(call, lambda: call.warn(None, None))
+            await withdrawal.arrival.wait(call, _warn)
         except DeadlinePassedError:
             raise call.timed_out(None, None) from None
         self._withdrawals.pop(key, None)
@@ -181,27 +187,32 @@ class EngineMember(Member):
     # --------------------------------------------------------------------------------------------- membership
 
     async def expire(self, call: Call) -> int:
-        expired = self._calls.submit(Expire(self._calls.number(), self._seat))
+        expired = self._calls.submit(Expire, self._seat)
         await self._simply(expired, call)
         count: int = unpack_value(expired.result())
         return count
 
     async def abort(self, call: Call, reason: str) -> None:
-        abort = self._calls.submit(Abort(self._calls.number(), self._seat, reason))
+        abort = self._calls.submit(Abort, self._seat, reason[:ABORT_CHARACTERS])
         await self._simply(abort, call)
         abort.result()
 
     async def leave(self, call: Call) -> None:
-        leave = self._calls.submit(Leave(self._calls.number(), self._seat))
+        leave = self._calls.submit(Leave, self._seat)
         await self._simply(leave, call)
         leave.result()
 
     async def _simply(self, pending: Pending, call: Call) -> None:
         try:
-            await pending.wait(call, lambda: call.warn(None, None))
+            await pending.wait(call, _warn)
         except DeadlinePassedError:
             raise call.timed_out(None, None) from None
 
 
 def _joined(body: Body) -> Buffer:
     return body[0] if len(body) == 1 else b"".join(body)
+
+
+def _warn(_: Pending, call: Call) -> None:
+    """The store answers such a call at once, so that it waits means that the store is not heard."""
+    call.warn(None, None)

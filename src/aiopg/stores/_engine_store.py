@@ -27,11 +27,10 @@ class EngineStore(Store):
     async def join(self, call: Call, world_size: int, *, ttl: float) -> Member:
         self._last_seat += 1
         seat = self._last_seat
-        number = self._calls.number()
         holder = f"pid {os.getpid()} on {socket.gethostname()}"
-        join = self._calls.submit(Join(number, seat, call.group, call.rank, world_size, float(ttl), holder))
+        join = self._calls.submit(Join, seat, call.group, call.rank, world_size, float(ttl), holder)
         try:
-            await join.wait(call, lambda: self._calls.inquire(join, call))
+            await join.wait(call, self._calls.inquire)
         except asyncio.CancelledError:
             self._vacate(seat)
             raise
@@ -58,10 +57,10 @@ class EngineStore(Store):
     def _vacate(self, seat: int) -> None:
         """Take a join back that nobody waits for any more, answered or not."""
         if not self._calls.is_lost:
-            self._calls.submit(Vacate(self._calls.number(), seat))
+            self._calls.submit(Vacate, seat)
 
     async def status(self) -> dict[str, object]:
-        status = self._calls.submit(Status(self._calls.number()))
+        status = self._calls.submit(Status)
         await status.wait_until(math.inf)
         described: dict[str, object] = unpack_value(status.result())
         return described

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from aiopg._core.frames import Body
-from aiopg._core.messages import Answer, Take
+from aiopg._core.messages import Answer
 from aiopg.errors import AiopgError, DataExpiredError
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending, Waiter
 from aiopg.stores.base import Call
@@ -23,8 +24,8 @@ __all__ = ["Incoming"]
 class Incoming:
     """The reader's side of one mailbox."""
 
-    def __init__(self, calls: Calls, ask: Callable[[int], Take], on_idle: Callable[[], None]) -> None:
-        """`ask(call number)` is the command that asks the store for one message; `on_idle` when `idle` comes true."""
+    def __init__(self, calls: Calls, ask: tuple[Any, ...], on_idle: Callable[[], None]) -> None:
+        """`ask`: the command and its fields that ask the store for one message; `on_idle`: when `idle` comes true."""
         self._calls = calls
         self._ask = ask
         self._on_idle = on_idle
@@ -44,7 +45,8 @@ class Incoming:
             if not self._inbox or self._waiting:
                 await self._wait(call, src)
             item = self._inbox.popleft()
-            self._balance()
+            if self._waiting or self._inbox or self._asked:
+                self._balance()
         finally:
             if self.idle:
                 self._on_idle()
@@ -57,7 +59,7 @@ class Incoming:
         self._waiting.append(waiter)
         try:
             self._balance()
-            await waiter.wait(call, lambda: call.warn((), (src,)))
+            await waiter.wait(call, lambda _, call: call.warn((), (src,)))
         except BaseException as error:
             # Woken and cancelled in the same tick: the message stays at the head, for the next in line.
             self._waiting.remove(waiter)
@@ -78,7 +80,7 @@ class Incoming:
                 waiter.wake()
         wanted = len(self._waiting) - len(self._inbox)
         while len(self._asked) < wanted:
-            self._asked.append(self._calls.submit(self._ask(self._calls.number()), self._ended))
+            self._asked.append(self._calls.submit(*self._ask, then=self._ended))
             self._under_way += 1
         while len(self._asked) > max(wanted, 0):
             self._calls.cancel(self._asked.pop())

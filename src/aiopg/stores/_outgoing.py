@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from typing import Any
 
 from aiopg._core.frames import Body
-from aiopg._core.messages import Answer, TakeBack, unpack_value
+from aiopg._core.messages import Answer, unpack_value
 from aiopg.stores._calls import Calls, Pending
 from aiopg.stores.base import Call
 
@@ -25,8 +25,8 @@ __all__ = ["Outgoing"]
 class Outgoing:
     """The writer's side of one mailbox; exists only while some cancelled put matters."""
 
-    def __init__(self, calls: Calls, take_back: Callable[[int, int], TakeBack]) -> None:
-        """`take_back(call number, number of the put)` is the command that takes a put back."""
+    def __init__(self, calls: Calls, take_back: tuple[Any, ...]) -> None:
+        """`take_back`: the command and its fields, less the number of the put, that take a put back."""
         self._calls = calls
         self._take_back = take_back
         self._line = asyncio.Lock()  # first come, first served
@@ -54,10 +54,9 @@ class Outgoing:
             if not self._unsettled:
                 self._settled.set()
 
-        number = self._calls.number()
         self._unsettled += 1
         self._settled.clear()
-        self._calls.submit(self._take_back(number, put.number), settled)
+        self._calls.submit(*self._take_back, put.number, then=settled)
 
     async def went(self, call: Call, payload: Body) -> bool:
         """Whether putting `payload` now is a cancelled put called again that went; waits for its turn.

@@ -79,6 +79,7 @@ class Call:
     rank: int
     tag: Tag
     seq: int
+    loop: asyncio.AbstractEventLoop
     started: float
     deadline: float
 
@@ -90,7 +91,7 @@ class Call:
     @property
     def elapsed(self) -> float:
         """Seconds since the call was made."""
-        return asyncio.get_running_loop().time() - self.started
+        return self.loop.time() - self.started
 
     def timed_out(self, arrived: Ranks, missing: Ranks) -> GroupTimeoutError:
         """The error of a call whose deadline passed."""
