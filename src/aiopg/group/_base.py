@@ -255,14 +255,14 @@ class GroupBase:
 
     # ---------------------------------------------------------------------------------------------- one call
 
-    def _check_place(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check_place(self) -> None:
         """Raises unless this is the process and the event loop that the group belongs to."""
         if self._forks != _forks:
             raise ForkError(
                 f"group {self.name!r} belongs to process {self._pid}, and this is its forked child {os.getpid()}; "
                 "make a new group here"
             )
-        if self._loop is not None and self._loop is not loop:
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise WrongThreadError(f"group {self.name!r} belongs to another event loop than the one that runs here")
 
     def _check_peer(self, what: str, rank: int) -> None:
@@ -275,9 +275,9 @@ class GroupBase:
         """A call of this group that begins now. Raises what makes it impossible."""
         if self._closed:
             raise GroupClosedError(f"group {self.name!r} was closed at rank {self.rank}")
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop or self._forks != _forks:
-            self._check_place(loop)
+        if self._forks != _forks or (loop := asyncio.get_running_loop()) is not self._loop:
+            self._check_place()
+            loop = asyncio.get_running_loop()
         if type(tag) is not int or not LEAST_TAG <= tag <= LARGEST_TAG:
             check_tag(tag)
         if timeout is None:
