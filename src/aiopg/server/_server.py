@@ -97,10 +97,16 @@ class StoreServer:
         self._loop = asyncio.get_running_loop()
         sock = self._socket or await bind(self._asked)
         self._bound = address_of(sock)
-        if sock.family == socket.AF_UNIX:
-            self._listener = await self._loop.create_unix_server(self._connect, sock=sock, backlog=BACKLOG)
-        else:
-            self._listener = await self._loop.create_server(self._connect, sock=sock, backlog=BACKLOG)
+        serve = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
+        try:
+            # In two steps, so that a cancellation in between finds something to close.
+            self._listener = await serve(self._connect, sock=sock, backlog=BACKLOG, start_serving=False)
+            await self._listener.start_serving()
+        except BaseException:
+            if self._listener is not None:
+                self._listener.close()
+            sock.close()
+            raise
         self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         logger.info("serving on %s", self._bound)
 

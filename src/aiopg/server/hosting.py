@@ -139,7 +139,8 @@ class _ThreadStore:
         thread = LoopThread(f"aiopg store {address_of(listen_socket)}")
         server = StoreServer(listen_socket=listen_socket)
         try:
-            await asyncio.wrap_future(thread.submit(server.start()))
+            # Waits for nothing but the thread, and so has no point at which it could be cancelled half done.
+            thread.submit(server.start()).result()
         except BaseException:
             thread.stop()
             raise
