@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 __all__ = ["LoopThread", "fast_loop"]
@@ -104,10 +104,15 @@ class LoopThread:
         future.add_done_callback(cancelled)
 
     def _run(self) -> None:
+        # Not asyncio.Runner: to end the loop's executor it starts a thread, which Python 3.12 refuses when the
+        # interpreter ends, and that is when a group that nobody closed says goodbye.
+        executor = ThreadPoolExecutor(thread_name_prefix=threading.current_thread().name)
+        self._loop.set_default_executor(executor)
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._serve())
+            self._loop.run_until_complete(self._serve())
         finally:
+            executor.shutdown()
+            self._loop.close()
             # The loop is closed. What was posted in its last moment never began, and nobody else ends it: a caller
             # adds his future first and then posts, so either he finds the loop closed or we find his future.
             for future in list(self._calls):
@@ -120,6 +125,11 @@ class LoopThread:
         cancelled = [task for task in asyncio.all_tasks() if task.cancelling()]
         if cancelled:
             await asyncio.wait(cancelled, timeout=SETTLE_SECONDS)
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
 
 
 async def _carry(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
