@@ -228,10 +228,12 @@ class CodecError(UsageError):
 
 
 class PayloadTooLargeError(UsageError):
-    """An encoded object is larger than one message may be. Nothing was sent.
+    """An encoded object, or what a rank is to get of all ranks together, is larger than one call may carry.
+
+    Raised by the sender before a byte is sent, or by each reader of a collective whose parts are too large together.
 
     Attributes:
-        size: size of the encoded object in bytes.
+        size: the size in bytes.
         limit: the largest size allowed in bytes.
     """
 
@@ -239,8 +241,8 @@ class PayloadTooLargeError(UsageError):
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(
-            f"the encoded object has {size} bytes and the limit is {limit}; send it in parts, "
-            "or send where it lies instead of what it is"
+            f"{size} bytes in one call, and the limit is {limit}; send it in parts, or send where it lies "
+            "instead of what it is"
         )
         self.size, self.limit = size, limit
 

@@ -15,7 +15,8 @@ from typing import Any, Self, TypeVar
 from aiopg.codec import Codec
 from aiopg.errors import AiopgError, ForkError, GroupClosedError, WrongThreadError
 from aiopg.group import AsyncStatelessGroup, PendingCall, ReduceOp
-from aiopg.group._base import DEFAULT_TIMEOUT, check_expiration, check_name, check_place, check_timeout
+from aiopg.group._arguments import check_expiration, check_name, check_place, check_timeout
+from aiopg.group._base import DEFAULT_TIMEOUT
 from aiopg.loops import LoopThread
 from aiopg.server.hosting import StoreHost
 from aiopg.stores import Store, open_store

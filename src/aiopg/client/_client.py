@@ -87,9 +87,9 @@ class Client(Link):
         super().protocol_broken(error)
 
     def closed(self, reason: str) -> None:
-        if not self._settled.is_set():
-            self._why_not_open = self._why_not_open or ConnectionError(reason)
-            self._settled.set()
+        # Also where it has just been opened: whoever waits in open() has not seen it open yet.
+        self._why_not_open = self._why_not_open or ConnectionError(reason)
+        self._settled.set()
         self.on_lost(reason)
 
 

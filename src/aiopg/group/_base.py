@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from aiopg._core.limits import Limits
 from aiopg.codec import Codec, MsgpackCodec
 from aiopg.errors import (
     AiopgError,
@@ -24,15 +22,26 @@ from aiopg.errors import (
     ForkError,
     GroupAbortedError,
     GroupClosedError,
+    GroupTimeoutError,
+    PayloadTooLargeError,
     PeerLostError,
     StoreError,
     WrongThreadError,
 )
+from aiopg.group._arguments import (
+    LARGEST_TAG,
+    LEAST_TAG,
+    check_expiration,
+    check_name,
+    check_place,
+    check_tag,
+    check_timeout,
+)
 from aiopg.group._numbers import Numbers
 from aiopg.server.hosting import HostedStore
-from aiopg.stores.base import Buffer, Call, Member, Store, Tag
+from aiopg.stores.base import Buffer, Call, Member, NumberUsedError, Store, Tag
 
-__all__ = ["DEFAULT_TIMEOUT", "GroupBase", "PendingCall", "check_timeout"]
+__all__ = ["DEFAULT_TIMEOUT", "GroupBase", "PendingCall"]
 
 logger = logging.getLogger("aiopg.group")
 T = TypeVar("T")
@@ -44,9 +53,7 @@ CLOSE_SECONDS = 2.0
 RECENT_ENTRIES = 1024
 """How many of its last sends a group remembers in `entries`."""
 
-LEAST_TAG, LARGEST_TAG = -(2**63), 2**63 - 1
-
-_DECIDED = (CollectiveMismatchError, DataExpiredError, GroupAbortedError, PeerLostError)
+_DECIDED = (CollectiveMismatchError, DataExpiredError, GroupAbortedError, PayloadTooLargeError, PeerLostError)
 """Errors that are the outcome of the call's number; after any other one, the number was not used."""
 
 
@@ -61,15 +68,6 @@ class PendingCall:
     """Seconds since it was made."""
     remaining: float
     """Seconds until its deadline; `math.inf` without one."""
-
-
-def check_timeout(timeout: float) -> float:
-    """`timeout` in seconds, if it is one: a number over 0, `math.inf` for no deadline. Raises `ValueError`."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
-    if math.isnan(timeout) or timeout <= 0:
-        raise ValueError(f"timeout must be over 0 seconds (math.inf for no deadline), not {timeout!r}")
-    return float(timeout)
 
 
 _forks = 0
@@ -113,8 +111,11 @@ class GroupBase:
         self.broadcast_recv_src_counter = dict.fromkeys(range(world_size), 0)
         self.entries: deque[tuple[str, float]] = deque(maxlen=RECENT_ENTRIES)
         self._codec: Codec = codec if codec is not None else MsgpackCodec()
+        self._payload_bytes = store.capabilities.payload_bytes
         self._member: Member | None = None
         self._joining = asyncio.Lock()
+        self._in_line = 0  # calls that wait for the join, or for their turn behind it
+        self._joiner: asyncio.Task[Any] | None = None  # who waits in the store's join; None once close() ended that
         self._numbers = Numbers()
         self._calls: dict[Call, None] = {}  # those under way, oldest first
         self._owns_store = False
@@ -157,20 +158,49 @@ class GroupBase:
 
     async def _join(self, call: Call) -> Member:
         join = Call("join", self.name, self.rank, 0, 0, call.loop, call.started, call.deadline)
+        # While anybody is in here, whoever comes later queues up behind: call order is order before the join, too.
+        self._in_line += 1
         try:
             async with join.within_deadline():
                 await self._joining.acquire()
-        except TimeoutError:
+            try:
+                if self._member is None:
+                    self._member = await self._take_seat(join)
+                return self._member
+            finally:
+                self._joining.release()
+        except TimeoutError as error:
+            if isinstance(error, GroupTimeoutError):
+                raise
             raise join.timed_out(None, None) from None
-        try:
-            if self._member is None:
-                self._loop = call.loop
-                self._calls[join] = None
-                self._member = await self.store.join(join, self.world_size, ttl=self.data_expiration_seconds)
-            return self._member
         finally:
-            self._calls.pop(join, None)
-            self._joining.release()
+            self._in_line -= 1
+
+    async def _take_seat(self, join: Call) -> Member:
+        self._check_open()
+        self._loop = join.loop
+        self._calls[join] = None
+        task = self._joiner = asyncio.current_task()
+        try:
+            member = await self.store.join(join, self.world_size, ttl=self.data_expiration_seconds)
+        except asyncio.CancelledError:
+            # Like asyncio.timeout: a cancellation that was close()'s alone becomes close()'s error.
+            if self._joiner is None and task is not None and task.uncancel() == 0:
+                self._check_open()
+            raise
+        finally:
+            self._joiner = None
+            del self._calls[join]
+        try:
+            self._check_open()
+        except GroupClosedError:
+            await self._leave(member)  # the seat was taken in the very moment of close()
+            raise
+        return member
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise GroupClosedError(f"group {self.name!r} was closed at rank {self.rank}")
 
     async def abort(self, reason: str) -> None:
         """Fail every call on this group at every rank, now and later, with `GroupAbortedError(rank, reason)`.
@@ -182,12 +212,13 @@ class GroupBase:
             reason: text for the other ranks; over 1 KiB the rest is cut off.
 
         Raises:
-            GroupClosedError: the group was closed.
+            GroupClosedError: the group was closed, or was not joined yet: there is nobody to tell.
             StoreLostError: the link to the store ended; the other ranks see this rank as lost.
         """
         call = self._new_call("abort", 0, CLOSE_SECONDS)
-        member = self._member or await self._join(call)
-        await member.abort(call, str(reason))
+        if self._member is None:
+            raise GroupClosedError(f"group {self.name!r} was not joined yet, so there is nothing to abort")
+        await self._member.abort(call, str(reason))
 
     async def close(self) -> None:
         """Leave the group and let go of the store. Closing twice is fine.
@@ -202,6 +233,9 @@ class GroupBase:
         if self._forks != _forks:
             return  # the connection is the parent's, and goes on
         try:
+            if self._joiner is not None:
+                joiner, self._joiner = self._joiner, None
+                joiner.cancel()
             if self._member is not None:
                 await self._leave(self._member)
         finally:
@@ -274,7 +308,7 @@ class GroupBase:
     def _new_call(self, op: str, tag: Tag, timeout: float | None) -> Call:
         """A call of this group that begins now. Raises what makes it impossible."""
         if self._closed:
-            raise GroupClosedError(f"group {self.name!r} was closed at rank {self.rank}")
+            self._check_open()
         if self._forks != _forks or (loop := asyncio.get_running_loop()) is not self._loop:
             self._check_place()
             loop = asyncio.get_running_loop()
@@ -298,17 +332,30 @@ class GroupBase:
         """Run a verb of the member under the next number of `counted`; given back if the call left no trace."""
         call = self._new_call(op, tag, timeout)
         key = (counted, tag)
-        call.seq = self._numbers.take(key)
         self._calls[call] = None
         try:
-            # The first await comes after the number is taken, so call order is order.
-            return await verb(self._member or await self._join(call), call)
-        except BaseException as error:
-            if not isinstance(error, _DECIDED):
-                self._numbers.give_back(key, call.seq)
-            raise
+            while True:
+                call.seq = self._numbers.take(key)
+                try:
+                    # The first await comes after the number is taken, so call order is order.
+                    member = self._member
+                    if member is None or self._in_line:
+                        member = await self._join(call)
+                    return await verb(member, call)
+                except NumberUsedError:
+                    continue
+                except BaseException as error:
+                    if not isinstance(error, _DECIDED):
+                        self._numbers.give_back(key, call.seq)
+                    raise
         finally:
             del self._calls[call]
+
+    def _check_size(self, parts: Sequence[Buffer]) -> None:
+        """Raises `PayloadTooLargeError` before anything is sent or counted."""
+        size = sum(map(len, parts))
+        if size > self._payload_bytes:
+            raise PayloadTooLargeError(size, self._payload_bytes)
 
     def _encode(self, obj: object) -> Buffer:
         payload = self._codec.encode(obj)
@@ -323,47 +370,3 @@ class GroupBase:
 
     def _note_entry(self, address: str) -> None:
         self.entries.append((address, time.monotonic()))
-
-
-def check_place(rank: int, world_size: int) -> None:
-    """Raises `ValueError` or `TypeError` unless rank and world_size are what they must be."""
-    for name, value in (("rank", rank), ("world_size", world_size)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an int, not {value!r}")
-    if world_size < 1:
-        raise ValueError(f"world_size must be at least 1, not {world_size}")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, not {rank}")
-
-
-def check_name(group: str) -> str:
-    """Raises `TypeError` or `ValueError` unless `group` can name a group."""
-    if not isinstance(group, str):
-        raise TypeError(f"group must be a str, not {group!r}")
-    limit = Limits().name_bytes
-    if not 1 <= len(group.encode(errors="replace")) <= limit:
-        raise ValueError(f"a group name has 1 to {limit} bytes in UTF-8, not {group!r:.200}")
-    return group
-
-
-def check_tag(tag: Tag) -> None:
-    """Raises `TypeError` or `ValueError` unless `tag` can be one."""
-    if isinstance(tag, bool) or not isinstance(tag, int | str):
-        raise TypeError(f"tag must be an int or a str, not {tag!r}")
-    if isinstance(tag, int):
-        if not LEAST_TAG <= tag <= LARGEST_TAG:
-            raise ValueError(f"an int tag must fit in 64 bits, not {tag}")
-        return
-    try:
-        size = len(tag.encode())
-    except UnicodeEncodeError as error:
-        raise ValueError(f"tag {tag!r} is no proper text: {error}") from error
-    if size > (limit := Limits().tag_bytes):
-        raise ValueError(f"a text tag has at most {limit} bytes in UTF-8, not {size}: {tag!r:.200}")
-
-
-def check_expiration(seconds: float) -> float:
-    """Raises `ValueError` unless data_expiration_seconds is a number over 0."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        raise ValueError(f"data_expiration_seconds must be over 0, not {seconds!r}")
-    return float(seconds)

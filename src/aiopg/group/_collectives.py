@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from aiopg.group._base import GroupBase
@@ -22,8 +22,10 @@ class Collectives(GroupBase):
     - *Order.* Per tag, every rank calls the same collectives in the same order, with the same root and reduce op.
       Where they differ, `CollectiveMismatchError` is raised on all ranks.
     - *Cancel and timeout* take this rank's arrival back: it is not counted. Calling again is the same call again.
-      Where the others had already got theirs, the result is kept for that call.
-    - `tag`: collectives of one tag are independent of those of another; an int or a short text.
+      Where the others had already got theirs, the result is kept for that call; a call of another collective, or with
+      other data, is then the next one, as it is for the others.
+    - `tag`: collectives of one tag are independent of those of another; an int or a short text. Each rank keeps a
+      counter for every tag that it used, so tags are for kinds of calls and not for single ones.
     - `timeout`: seconds, the group's store_timeout if not given, `math.inf` for none. `GroupTimeoutError` names who
       arrived and who is missing.
     - *Raises*: `ValueError` (a root that is no rank, a timeout not over 0), `GroupTimeoutError`, `PeerLostError`
@@ -118,7 +120,7 @@ class Collectives(GroupBase):
     broadcast_obj = broadcast
     all_gather_obj = all_gather
 
-    def _round(
+    async def _round(
         self,
         op: str,
         root: int,
@@ -127,10 +129,15 @@ class Collectives(GroupBase):
         tag: Tag,
         timeout: float | None,
         detail: str = "",
-    ) -> Coroutine[Any, Any, list[Buffer]]:
+    ) -> list[Buffer]:
+        if parts:
+            self._check_size(parts)
+        result = await self._run(
+            "round", op, tag, timeout, lambda member, call: member.round(call, root, detail, parts, needs)
+        )
         if parts:
             self._note_entry(f"{op}, tag {tag!r}")
-        return self._run("round", op, tag, timeout, lambda member, call: member.round(call, root, detail, parts, needs))
+        return result
 
     def _encode_each(self, objs: Sequence[Any] | None) -> list[Buffer]:
         if objs is None or isinstance(objs, str | bytes) or len(objs) != self.world_size:

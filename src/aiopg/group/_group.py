@@ -12,7 +12,8 @@ from typing import Any, Self
 from aiopg.address import Address
 from aiopg.codec import Codec
 from aiopg.errors import GroupTimeoutError, StoreLostError
-from aiopg.group._base import DEFAULT_TIMEOUT, check_expiration, check_name, check_place, check_timeout
+from aiopg.group._arguments import check_expiration, check_name, check_place, check_timeout
+from aiopg.group._base import DEFAULT_TIMEOUT
 from aiopg.group._collectives import Collectives
 from aiopg.group._environment import read_environment
 from aiopg.group._messages import Messages
@@ -113,6 +114,7 @@ class AsyncStatelessGroup(Messages, Collectives):
         check_expiration(data_expiration_seconds)
         check_host(store_host)
         _refuse_login(token, ssl)
+        check_timeout(reconnect_grace)
         _check_address(port, rank, world_size, listen_socket)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + check_timeout(store_timeout)

@@ -38,6 +38,7 @@ class Messages(GroupBase):
         """
         self._check_other("dst", dst)
         payload = self._encode(obj)
+        self._check_size((payload,))
         await self._run(("send", dst), "send", tag, timeout, lambda member, call: member.put(call, dst, (payload,)))
         self.send_dst_counter[dst] += 1
         self._note_entry(f"send to {dst}, tag {tag!r}")

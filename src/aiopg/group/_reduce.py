@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-import math
+import numbers
 import operator
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeAlias, cast
 
 __all__ = ["ReduceOp", "reduce_values", "reduce_name"]
@@ -17,9 +18,11 @@ ReduceOp: TypeAlias = str | Callable[[Any, Any], Any]
 _SCALAR: dict[str, Callable[[Any, Any], Any]] = {
     "sum": operator.add,
     "prod": operator.mul,
-    "min": lambda a, b: a if math.isnan(a) or a <= b else b,
-    "max": lambda a, b: a if math.isnan(a) or a >= b else b,
+    # A NaN is the result on every rank, as in numpy; only a NaN differs from itself.
+    "min": lambda a, b: a if a != a or a <= b else b,
+    "max": lambda a, b: a if a != a or a >= b else b,
 }
+_NUMBERS = (numbers.Number, timedelta)
 _ARRAY = {"sum": "add", "prod": "multiply", "min": "minimum", "max": "maximum"}
 
 
@@ -44,24 +47,27 @@ def reduce_values(values: Sequence[Any], op: ReduceOp) -> Any:
 
 
 def _named(op: str, a: Any, b: Any) -> Any:
-    if isinstance(a, list) or isinstance(b, list):
-        if not (isinstance(a, list) and isinstance(b, list) and len(a) == len(b)):
-            raise ValueError(f"cannot reduce {_shape(a)} with {_shape(b)}: the ranks gave different shapes")
-        return list(map(_SCALAR[op], a, b))
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return list(map(functools.partial(_two_numbers, op), a, b))
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(a, numpy.ndarray | numpy.generic):
+    if numpy is not None and (isinstance(a, numpy.ndarray) or isinstance(b, numpy.ndarray)):
         if numpy.shape(a) != numpy.shape(b):
-            raise ValueError(f"cannot reduce {_shape(a)} with {_shape(b)}: the ranks gave different shapes")
+            raise _mismatch(op, a, b)
         return getattr(numpy, _ARRAY[op])(a, b)
-    if not _is_number(a) or not _is_number(b):
-        raise ValueError(f"cannot reduce {_shape(a)} with {_shape(b)} by {op!r}: give a function of two values")
-    return _SCALAR[op](a, b)
+    return _two_numbers(op, a, b)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | complex) or (
-        hasattr(value, "__add__") and not isinstance(value, str | bytes | bytearray | tuple)
-    )
+def _two_numbers(op: str, a: Any, b: Any) -> Any:
+    if not (isinstance(a, _NUMBERS) and isinstance(b, _NUMBERS)):
+        raise _mismatch(op, a, b)
+    try:
+        return _SCALAR[op](a, b)
+    except TypeError as error:  # complex numbers have no order, Decimal and float no sum
+        raise _mismatch(op, a, b) from error
+
+
+def _mismatch(op: str, a: Any, b: Any) -> ValueError:
+    return ValueError(f"cannot reduce {_shape(a)} with {_shape(b)} by {op!r}; give the same kind on every rank")
 
 
 def _shape(value: Any) -> str:

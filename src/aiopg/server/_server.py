@@ -13,7 +13,7 @@ from typing import Self
 
 from aiopg._core.engine import Engine, Events
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Answer, Join, Leave, Message
+from aiopg._core.messages import Answer, Cancel, Join, Leave, Message, Vacate
 from aiopg._core.replies import SessionId
 from aiopg._core.session import Session
 from aiopg.address import Address
@@ -24,6 +24,9 @@ from aiopg.server.listen import BACKLOG, address_of, bind
 __all__ = ["StoreServer"]
 
 logger = logging.getLogger("aiopg.server")
+
+_EMPTYING = (Leave, Vacate, Cancel)
+"""Commands after which there may be no member left."""
 
 SWEEP_SECONDS = 1.0
 """How often the engine is asked whether something has expired."""
@@ -119,20 +122,17 @@ class StoreServer:
             self._sweep_timer.cancel()
         if self._listener is not None:
             self._listener.close()
-        for connection in list(self._connections):
-            connection.close("the store was closed")
-        if self._listener is not None:
-            await self._listener.wait_closed()
+            for connection in list(self._connections):
+                connection.close("the store was closed")
+        elif self._socket is not None:
+            self._socket.close()
         if self._bound is not None and self._bound.path:
             try:
                 os.unlink(self._bound.path)
             except FileNotFoundError:
                 pass  # somebody tidied up before us
-
-    @property
-    def has_members(self) -> bool:
-        """Whether any rank sits in any group, or waits for its group to form."""
-        return self._engine.members > 0
+        if self._listener is not None:
+            await self._listener.wait_closed()
 
     async def wait_joined(self) -> None:
         """Wait for the first member that this store ever has."""
@@ -185,7 +185,7 @@ class StoreServer:
             self._deliver(events)
         if type(message) is Join:
             self._joined.set()
-        elif type(message) is Leave:
+        elif type(message) in _EMPTYING:
             self._note_vacancy()
 
     def acknowledged(self, session: ServerSession) -> None:

@@ -1,8 +1,9 @@
-"""The process that a `create()` with store_host="process" starts: `python -m aiopg.server.child LISTEN_FD READY_FD`.
+"""The process that `create()` starts: `python -m aiopg.server.child LISTEN_FD READY_FD GO_FD`.
 
 It forks once and lets the first process end, so that the one which serves is a child of no rank: it is never a
 zombie under rank 0, gets no signal meant for rank 0's terminal, and outlives rank 0. When it serves it writes
-its process id to READY_FD; it ends when the last member of its store has left or was lost.
+its process id to READY_FD and goes on if a byte comes from GO_FD: rank 0 may have been cancelled or killed meanwhile.
+It ends when the last member of its store has left or was lost.
 
 Until it serves, its complaints go to rank 0's standard error. Then it lets go of that: whoever reads rank 0's output
 to its end must not have to wait for the store. With AIOPG_STORE_LOG=FILE in the environment it logs to that file.
@@ -25,14 +26,18 @@ FIRST_MEMBER_SECONDS = 60.0
 """With no member by then, its founder died before it joined, and nobody else comes."""
 
 
-async def serve(listen_socket: socket.socket, ready: int) -> None:
+async def serve(listen_socket: socket.socket, ready: int, go: int) -> None:
     """Serve until the last member is gone."""
     async with StoreServer(listen_socket=listen_socket) as server:
         try:
             os.write(ready, str(os.getpid()).encode())
         except BrokenPipeError:
-            return  # rank 0 was cancelled or has died: nobody was told of this store yet
+            return
         os.close(ready)
+        await anyio.wait_readable(go)
+        if not os.read(go, 1):
+            return
+        os.close(go)
         _let_go_of_stderr()
         with anyio.move_on_after(FIRST_MEMBER_SECONDS):
             await server.wait_joined()
@@ -50,14 +55,14 @@ def _let_go_of_stderr() -> None:
 
 def main() -> None:
     """Become a process of one's own and serve."""
-    listen_fd, ready = map(int, sys.argv[1:3])
+    listen_fd, ready, go = map(int, sys.argv[1:4])
     if os.fork():
         os._exit(0)
     os.setsid()
     listen_socket = socket.socket(fileno=listen_fd)
     listen_socket.setblocking(False)
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
-        runner.run(serve(listen_socket, ready))
+        runner.run(serve(listen_socket, ready, go))
 
 
 if __name__ == "__main__":

@@ -79,21 +79,33 @@ class _ProcessStore:
     async def start(cls, listen_socket: socket.socket) -> _ProcessStore:
         address = str(address_of(listen_socket))
         ready, ready_child = os.pipe()
+        go_child, go = os.pipe()
         try:
-            child = _spawn(listen_socket, ready_child)
+            child = _spawn(listen_socket, ready_child, go_child)
+        except BaseException:
+            os.close(ready)
+            os.close(go)
+            raise
         finally:
             os.close(ready_child)
+            os.close(go_child)
             # From here on the child alone holds the port: when it ends, the port is free and callers are refused.
             listen_socket.close()
         try:
             await anyio.wait_readable(ready)
             said = os.read(ready, 64)
+            if said:
+                try:
+                    os.write(go, b"+")
+                except BrokenPipeError:
+                    said = b""  # it ended in this very moment
         except BaseException:
-            child.kill()  # who cancels wants no store; one that has forked already finds its reader gone and ends
+            child.kill()  # who cancels wants no store; one that has forked already hears no "go" and ends
             child.wait()
             raise
         finally:
             os.close(ready)
+            os.close(go)
         # By now the process that was spawned has forked the one that serves, and ended.
         code = child.wait()
         if not said:
@@ -110,11 +122,11 @@ class _ProcessStore:
             pass  # it has ended already
 
 
-def _spawn(listen_socket: socket.socket, ready: int) -> subprocess.Popen[bytes]:
+def _spawn(listen_socket: socket.socket, ready: int, go: int) -> subprocess.Popen[bytes]:
     # The child must import this very package, also where it was found through a changed sys.path.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    fds = (listen_socket.fileno(), ready)
+    fds = (listen_socket.fileno(), ready, go)
     return subprocess.Popen(
         [sys.executable, "-m", "aiopg.server.child", *map(str, fds)],
         pass_fds=fds,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from aiopg._core.frames import Body, Buffer, body_size
+from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import (
     Abort,
-    Answer,
     Arrive,
     Expire,
     Leave,
@@ -21,11 +20,10 @@ from aiopg._core.messages import (
     unpack_value,
 )
 from aiopg._core.rounds import Signature, join_parts, split_parts
-from aiopg.errors import CollectiveMismatchError, PayloadTooLargeError
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
 from aiopg.stores._incoming import Incoming
-from aiopg.stores._outgoing import Outgoing
-from aiopg.stores.base import FACTS_SECONDS, Call, Member
+from aiopg.stores._outgoing import Outgoing, digest
+from aiopg.stores.base import FACTS_SECONDS, Call, Member, NumberUsedError
 
 __all__ = ["EngineMember"]
 
@@ -42,20 +40,19 @@ class _Withdrawal(NamedTuple):
 
     arrival: Pending
     signature: Signature
+    digest: bytes
+    """Of the parts it gave."""
 
 
 class EngineMember(Member):
     """One seat, as calls on a link."""
 
-    def __init__(
-        self, calls: Calls, seat: int, rank: int, world_size: int, incarnation: int, payload_bytes: int
-    ) -> None:
+    def __init__(self, calls: Calls, seat: int, rank: int, world_size: int, incarnation: int) -> None:
         self.incarnation = incarnation
         self._calls = calls
         self._seat = seat
         self._rank = rank
         self._world_size = world_size
-        self._payload_bytes = payload_bytes
         self._incoming: dict[tuple[int, Tag], Incoming] = {}
         self._outgoing: dict[tuple[int, Tag], Outgoing] = {}
         self._withdrawals: dict[tuple[Tag, int], _Withdrawal] = {}
@@ -63,7 +60,6 @@ class EngineMember(Member):
     # ------------------------------------------------------------------------------------------------ messages
 
     async def put(self, call: Call, dst: int, payload: Body) -> None:
-        self._check_size(body_size(payload))
         mailbox = (dst, call.tag)
         outgoing = self._outgoing.get(mailbox)
         if outgoing is not None:
@@ -75,20 +71,21 @@ class EngineMember(Member):
         try:
             await put.wait(call, _warn)
         except DeadlinePassedError:
-            self._take_back(mailbox, put, payload)
+            self._take_back(mailbox, put, call.seq, payload)
             raise call.timed_out(None, None) from None
         except asyncio.CancelledError:
-            self._take_back(mailbox, put, payload)
+            self._take_back(mailbox, put, call.seq, payload)
             raise
         put.result()
 
-    def _take_back(self, mailbox: tuple[int, Tag], put: Pending, payload: Body) -> None:
+    def _take_back(self, mailbox: tuple[int, Tag], put: Pending, seq: int, payload: Body) -> None:
         outgoing = self._outgoing.get(mailbox)
         if outgoing is None:
             dst, tag = mailbox
-            outgoing = Outgoing(self._calls, (TakeBack, self._seat, dst, tag))
+            take_back = (TakeBack, self._seat, dst, tag)
+            outgoing = Outgoing(self._calls, take_back, lambda: self._drop_outgoing(mailbox))
             self._outgoing[mailbox] = outgoing
-        outgoing.cancelled(put, payload)
+        outgoing.cancelled(put, seq, payload)
         self._drop_outgoing(mailbox)
 
     def _drop_outgoing(self, mailbox: tuple[int, Tag]) -> None:
@@ -112,11 +109,9 @@ class EngineMember(Member):
     # ------------------------------------------------------------------------------------------------- rounds
 
     async def round(self, call: Call, root: int, detail: str, parts: list[Buffer], needs: int) -> list[Buffer]:
-        if parts:
-            self._check_size(sum(map(len, parts)))
         key = (call.tag, call.seq)
         if key in self._withdrawals:
-            decided = await self._decided_before(call, key, Signature(call.op, root, detail))
+            decided = await self._decided_before(call, key, Signature(call.op, root, detail), parts)
             if decided is not None:
                 return self._parts(decided, needs)
         body: Body = () if not parts else (parts[0],) if len(parts) == 1 else join_parts(parts)
@@ -126,16 +121,16 @@ class EngineMember(Member):
         try:
             await arrival.wait(call, self._calls.inquire)
         except asyncio.CancelledError:
-            self._withdraw(key, arrival, Signature(call.op, root, detail))
+            self._withdraw(key, arrival, Signature(call.op, root, detail), parts)
             raise
         except DeadlinePassedError:
-            self._withdraw(key, arrival, Signature(call.op, root, detail))
+            self._withdraw(key, arrival, Signature(call.op, root, detail), parts)
             await self._learn_facts(call, key, arrival)
         return self._parts(arrival.result(), needs)
 
-    def _withdraw(self, key: tuple[Tag, int], arrival: Pending, signature: Signature) -> None:
+    def _withdraw(self, key: tuple[Tag, int], arrival: Pending, signature: Signature, parts: list[Buffer]) -> None:
         """Take an arrival back, and remember that it may have been decided before that reaches the store."""
-        self._withdrawals[key] = _Withdrawal(arrival, signature)
+        self._withdrawals[key] = _Withdrawal(arrival, signature, digest(parts))
 
         def ended(arrival: Pending) -> None:
             if type(arrival.outcome) is Withdrawn:
@@ -155,10 +150,12 @@ class EngineMember(Member):
             raise call.timed_out(*facts)
         self._withdrawals.pop(key, None)
 
-    async def _decided_before(self, call: Call, key: tuple[Tag, int], signature: Signature) -> Body | None:
+    async def _decided_before(
+        self, call: Call, key: tuple[Tag, int], signature: Signature, parts: list[Buffer]
+    ) -> Body | None:
         """What round `key` came to before its withdrawal reached the store; None: it was withdrawn in time.
 
-        Raises `CollectiveMismatchError` if it was decided, and as another collective than is called now.
+        Raises `NumberUsedError` if it was decided, and this is not the same call again.
         """
         withdrawal = self._withdrawals[key]
         try:
@@ -168,10 +165,10 @@ class EngineMember(Member):
         self._withdrawals.pop(key, None)
         if withdrawal.arrival.facts() is not None:
             return None
-        if type(withdrawal.arrival.outcome) is Answer and withdrawal.signature != signature:
-            calls = dict.fromkeys(range(self._world_size), str(withdrawal.signature)) | {self._rank: str(signature)}
-            raise CollectiveMismatchError(call.group, call.tag, call.seq, calls)
-        return withdrawal.arrival.result()
+        decided = withdrawal.arrival.result()
+        if withdrawal.signature != signature or withdrawal.digest != digest(parts):
+            raise NumberUsedError
+        return decided
 
     def _parts(self, body: Body, needs: int) -> list[Buffer]:
         if needs == Needs.NOTHING:
@@ -179,10 +176,6 @@ class EngineMember(Member):
         if needs == Needs.ROOT:
             return [_joined(body)]
         return list(split_parts(body, self._world_size)) if body else []
-
-    def _check_size(self, size: int) -> None:
-        if size > self._payload_bytes:
-            raise PayloadTooLargeError(size, self._payload_bytes)
 
     # --------------------------------------------------------------------------------------------- membership
 

@@ -37,7 +37,7 @@ class EngineStore(Store):
         except DeadlinePassedError:
             await self._learn_facts(call, join, seat)
         incarnation: int = unpack_value(join.result())
-        return EngineMember(self._calls, seat, call.rank, world_size, incarnation, self._payload_bytes)
+        return EngineMember(self._calls, seat, call.rank, world_size, incarnation)
 
     async def _learn_facts(self, call: Call, join: Pending, seat: int) -> None:
         """After the deadline: take the join back and hear who is missing. Returns if the group formed in time."""

@@ -9,6 +9,7 @@ are what the group is made of. Every verb keeps these rules, on every store:
    was already on its way to a cancelled `take` is what the next `take` gets; a round that was decided before the
    withdrawal reached the store is what the next `round` with that number gets; a `put` that was taken by the receiver
    before it could be taken back is not put again by the next `put` of the same payload to the same mailbox.
+   The group checks the size of a payload against `Capabilities.payload_bytes` before it calls a verb.
 3. *Order.* What a verb sends is sent before its first await, so call order is order.
 4. *Once.* It takes effect once, or raises.
 5. *Patience.* After `WARN_SECONDS` of waiting, and every `WARN_AGAIN_SECONDS` after that, `call.warn(...)` is called.
@@ -38,6 +39,7 @@ __all__ = [
     "Capabilities",
     "Member",
     "Needs",
+    "NumberUsedError",
     "Store",
     "Tag",
 ]
@@ -117,6 +119,13 @@ class Call:
         )
 
 
+class NumberUsedError(Exception):
+    """A round's number was decided for a call that its caller gave up, and now another call came with it.
+
+    The caller has moved on, and so have the other ranks: the call is to be made with the next number.
+    """
+
+
 class Store(ABC):
     """This process's link to a store. One link serves any number of groups; it belongs to one event loop."""
 
@@ -164,8 +173,7 @@ class Member(ABC):
     async def put(self, call: Call, dst: int, payload: Body) -> None:
         """Append a message to the mailbox (me, dst, call.tag).
 
-        Raises: PeerLostError, GroupAbortedError, PayloadTooLargeError, StoreFullError, StoreLostError,
-        GroupTimeoutError.
+        Raises: PeerLostError, GroupAbortedError, StoreFullError, StoreLostError, GroupTimeoutError.
         """
 
     @abstractmethod
@@ -190,8 +198,9 @@ class Member(ABC):
         Returns: nothing for `Needs.NOTHING`; the root's part for `Needs.ROOT`; every rank's part in rank order, or
         nothing if nobody gave anything, for the others.
 
-        Raises: CollectiveMismatchError, PeerLostError, GroupAbortedError, DataExpiredError, PayloadTooLargeError,
-        StoreFullError, StoreLostError, GroupTimeoutError.
+        Raises: CollectiveMismatchError, PeerLostError, GroupAbortedError, DataExpiredError, StoreFullError,
+        StoreLostError, GroupTimeoutError; PayloadTooLargeError if all parts together are too large to be read; and
+        NumberUsedError.
         """
 
     @abstractmethod

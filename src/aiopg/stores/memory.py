@@ -120,7 +120,9 @@ class MemoryStore(EngineStore):
         try:
             self._loop.call_soon_threadsafe(self._receive, event)
         except RuntimeError:
-            pass  # that loop is closed: its member is gone and nobody reads this event
+            # That loop is closed and nobody reads this event: its members are gone, and the others are to know.
+            self._closed = True
+            self._hub.leave(self._session, "its event loop was closed")
 
     def _receive(self, event: Event) -> None:
         if not self._closed:

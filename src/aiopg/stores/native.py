@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
-from aiopg._core.limits import Limits
 from aiopg.address import Address
 from aiopg.client import Client, dial, dial_once
 from aiopg.errors import GroupClosedError, StoreLostError, StoreUnreachableError
@@ -63,7 +62,7 @@ class NativeStore(EngineStore):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(exactly_once=True, survives_restart=False, keys=False, payload_bytes=Limits().payload_bytes)
+        return Capabilities(exactly_once=True, survives_restart=False, keys=False, payload_bytes=self._payload_bytes)
 
     async def close(self) -> None:
         if self._closed:
