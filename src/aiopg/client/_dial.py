@@ -90,6 +90,9 @@ async def _connect(address: Address) -> socket.socket:
         try:
             sock.setblocking(False)
             await loop.sock_connect(sock, target)
+            if not address.path:
+                # asyncio does this only for sockets that were made with proto=IPPROTO_TCP.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if not address.path and sock.getsockname() == sock.getpeername():
                 # TCP lets a socket connect to itself when its own port was drawn as the one it calls.
                 raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")

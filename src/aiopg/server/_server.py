@@ -100,6 +100,9 @@ class StoreServer:
         self._loop = asyncio.get_running_loop()
         sock = self._socket or await bind(self._asked)
         self._bound = address_of(sock)
+        if sock.family != socket.AF_UNIX:
+            # Accepted sockets inherit it; asyncio sets it only for sockets that were made with proto=IPPROTO_TCP.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         serve = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
         try:
             # In two steps, so that a cancellation in between finds something to close.

@@ -71,21 +71,21 @@ class EngineMember(Member):
         try:
             await put.wait(call, _warn)
         except DeadlinePassedError:
-            self._take_back(mailbox, put, call.seq, payload)
+            self._take_back(mailbox, put, payload)
             raise call.timed_out(None, None) from None
         except asyncio.CancelledError:
-            self._take_back(mailbox, put, call.seq, payload)
+            self._take_back(mailbox, put, payload)
             raise
         put.result()
 
-    def _take_back(self, mailbox: tuple[int, Tag], put: Pending, seq: int, payload: Body) -> None:
+    def _take_back(self, mailbox: tuple[int, Tag], put: Pending, payload: Body) -> None:
         outgoing = self._outgoing.get(mailbox)
         if outgoing is None:
             dst, tag = mailbox
             take_back = (TakeBack, self._seat, dst, tag)
-            outgoing = Outgoing(self._calls, take_back, lambda: self._drop_outgoing(mailbox))
+            outgoing = Outgoing(self._calls, take_back)
             self._outgoing[mailbox] = outgoing
-        outgoing.cancelled(put, seq, payload)
+        outgoing.cancelled(put, payload)
         self._drop_outgoing(mailbox)
 
     def _drop_outgoing(self, mailbox: tuple[int, Tag]) -> None:

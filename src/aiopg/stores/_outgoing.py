@@ -1,8 +1,8 @@
 """Messages of this member to one mailbox whose `put` was cancelled: did they go, or not?
 
 A cancelled put is taken back. If the receiver had taken it by then, it went, and the next put of the same payload
-to the same mailbox is the same call again: it is done already. A cancelled put's number is given to the next put; if
-that one's payload is another, the caller has moved on, and nobody will ask for the cancelled one again.
+to the same mailbox is the same call again: it is done already. As many puts as were cancelled may be such calls, in
+whatever order; after that the caller has moved on, and an equal payload is a new message.
 
 While the store has not yet said what became of a cancelled put, later puts to the mailbox wait here in line, so that
 they cannot overtake a put that is called again.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from aiopg._core.frames import Body, Buffer
@@ -26,27 +26,24 @@ __all__ = ["Outgoing", "digest"]
 class Outgoing:
     """The writer's side of one mailbox; exists only while some cancelled put matters."""
 
-    def __init__(self, calls: Calls, take_back: tuple[Any, ...], on_idle: Callable[[], None]) -> None:
-        """`take_back`: the command and its fields, less the number of the put, that take a put back.
-
-        `on_idle` is called when `idle` comes true by itself.
-        """
+    def __init__(self, calls: Calls, take_back: tuple[Any, ...]) -> None:
+        """`take_back`: the command and its fields, less the number of the put, that take a put back."""
         self._calls = calls
         self._take_back = take_back
         self._line = asyncio.Lock()  # first come, first served
         self._in_line = 0
         self._unsettled = 0
         self._settled = asyncio.Event()
-        self._gone: dict[int, bytes] = {}  # cancelled puts that went all the same: number of the call -> digest
-        self._on_idle = on_idle
+        self._gone: list[bytes] = []  # digests of cancelled puts that went all the same
+        self._again = 0  # how many of the next puts may be cancelled ones called again
 
     @property
     def idle(self) -> bool:
         """Whether nothing here matters any more."""
-        return not self._unsettled and not self._gone and not self._in_line
+        return not self._unsettled and not self._again and not self._in_line
 
-    def cancelled(self, put: Pending, seq: int, payload: Body) -> None:
-        """The caller of `put`, whose call had number `seq`, waits no more: take it back."""
+    def cancelled(self, put: Pending, payload: Body) -> None:
+        """The caller of `put` waits no more: take it back."""
         if self._calls.is_lost or not (put.outcome is None or type(put.outcome) is Answer):
             return  # it failed, so it never went; or the link did, and nothing will be asked of it again
         gone = digest(payload)
@@ -55,13 +52,12 @@ class Outgoing:
             self._unsettled -= 1
             accepted = type(put.outcome) is Answer
             if accepted and type(back.outcome) is Answer and unpack_value(back.outcome.body):
-                self._gone[seq] = gone
+                self._gone.append(gone)
             if not self._unsettled:
                 self._settled.set()
-            if self.idle:
-                self._on_idle()
 
         self._unsettled += 1
+        self._again += 1
         self._settled.clear()
         self._calls.submit(*self._take_back, put.number, then=settled)
 
@@ -79,14 +75,13 @@ class Outgoing:
             raise call.timed_out(None, None) from None
         finally:
             self._in_line -= 1
-        if self._gone:
-            wanted = digest(payload)
-            for seq, gone in self._gone.items():
-                if gone == wanted:
-                    del self._gone[seq]
-                    return True
-            self._gone.pop(call.seq, None)
-        return False
+        self._again = max(self._again - 1, 0)
+        went = bool(self._gone) and (wanted := digest(payload)) in self._gone
+        if went:
+            self._gone.remove(wanted)
+        if not self._again:
+            self._gone.clear()
+        return went
 
 
 def digest(pieces: Sequence[Buffer]) -> bytes:
