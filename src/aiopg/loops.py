@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -60,9 +61,8 @@ class LoopThread:
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine there; cancelling the future cancels it."""
         future: Future[T] = Future()
+        future.add_done_callback(lambda _: _close_unstarted(coroutine))
         self.start(lambda: coroutine, future)
-        if future.cancelled():
-            coroutine.close()
         return future
 
     def start(self, make: Callable[[], Coroutine[Any, Any, T]], future: Future[T]) -> None:
@@ -130,6 +130,12 @@ class LoopThread:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
+
+
+def _close_unstarted(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """A coroutine that will never run is closed, or Python complains that nobody awaited it."""
+    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        coroutine.close()
 
 
 async def _carry(make: Callable[[], Coroutine[Any, Any, T]]) -> T:

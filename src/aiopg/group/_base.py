@@ -111,7 +111,7 @@ class GroupBase:
         self.broadcast_recv_src_counter = dict.fromkeys(range(world_size), 0)
         self.entries: deque[tuple[str, float]] = deque(maxlen=RECENT_ENTRIES)
         self._codec: Codec = codec if codec is not None else MsgpackCodec()
-        self._payload_bytes = store.capabilities.payload_bytes
+        self._payload_bytes = 0  # the store's limit, once it was asked
         self._member: Member | None = None
         self._joining = asyncio.Lock()
         self._in_line = 0  # calls that wait for the join, or for their turn behind it
@@ -355,7 +355,9 @@ class GroupBase:
         """Raises `PayloadTooLargeError` before anything is sent or counted."""
         size = sum(map(len, parts))
         if size > self._payload_bytes:
-            raise PayloadTooLargeError(size, self._payload_bytes)
+            self._payload_bytes = self.store.capabilities.payload_bytes
+            if size > self._payload_bytes:
+                raise PayloadTooLargeError(size, self._payload_bytes)
 
     def _encode(self, obj: object) -> Buffer:
         payload = self._codec.encode(obj)
