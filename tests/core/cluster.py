@@ -30,7 +30,7 @@ from aiopg._core.messages import (
     unpack_error,
     unpack_value,
 )
-from aiopg._core.rounds import join_parts, split_parts
+from aiopg._core.parts import join_parts, split_parts
 from aiopg.errors import AiopgError
 
 __all__ = ["Cluster", "Member", "Ticket"]

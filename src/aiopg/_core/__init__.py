@@ -5,5 +5,5 @@ Nothing here waits, reads a clock, opens a socket or draws a random number: the 
 inputs, which is what lets a journal replay a store and a simulator run a whole cluster in one thread.
 
 Modules, lowest first: `limits`, `frames`, `handshake`, `messages`, `session`, `replies`, `parts`, then the state
-machines `mailboxes`, `rounds`, `groups`, and the `engine` that owns them.
+machines `mailboxes`, `round` and `rounds`, `groups`, and the `engine` that owns them.
 """

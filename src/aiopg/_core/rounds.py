@@ -34,13 +34,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from aiopg._core.frames import Body, Buffer, body_size
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Arrive, Needs, Tag
-from aiopg._core.parts import join_parts, pack_parts, split_parts
-from aiopg._core.replies import Replies, SessionId, Waiting
+from aiopg._core.parts import pack_parts, split_parts
+from aiopg._core.replies import Replies, SessionId
+from aiopg._core.round import Arrival, Round, Signature
 from aiopg.errors import (
     AiopgError,
     CollectiveMismatchError,
@@ -52,100 +52,7 @@ from aiopg.errors import (
     UsageError,
 )
 
-__all__ = ["Rounds", "Signature", "join_parts", "split_parts"]
-
-SIGNATURE_TEXT = 128
-"""As many characters of a signature are told to people."""
-
-
-class Signature(NamedTuple):
-    """What must agree between the ranks of a round."""
-
-    op: str
-    root: int
-    detail: str
-
-    def __str__(self) -> str:
-        said = [f"root={self.root}"] if self.root >= 0 else []
-        said += [f"op={self.detail}"] if self.detail else []
-        # Cut, because a mismatch tells every rank what every rank called.
-        return f"{self.op}({', '.join(said)})"[:SIGNATURE_TEXT]
-
-
-class _Arrival(Waiting):
-    __slots__ = ("expires", "needs", "parts", "rank", "round")
-
-    def __init__(
-        self, session: SessionId, command: Arrive, round: _Round, rank: int, parts: list[Buffer], expires: float
-    ) -> None:
-        # As Waiting.__init__, without the call: one of these is made for every arrival.
-        self.session = session
-        self.seat = command.seat
-        self.call = command.call
-        self.round = round
-        self.rank = rank
-        self.needs = command.needs
-        self.parts = parts
-        self.expires = expires
-
-    def part_for(self, rank: int) -> Buffer:
-        parts = self.parts
-        if not parts:
-            return b""
-        return parts[0] if len(parts) == 1 else parts[rank]
-
-    def facts(self) -> tuple[list[int], list[int]]:
-        return self.round.facts(self)
-
-    def withdraw(self) -> bool:
-        return self.round.rounds.withdraw(self)
-
-    def confirmed(self) -> None:
-        self.round.rounds.confirm(self)
-
-
-class _Round:
-    __slots__ = (
-        "arrivals",
-        "bytes",
-        "error",
-        "expired",
-        "number",
-        "oldest",
-        "rounds",
-        "signature",
-        "tag",
-        "told",
-        "unconfirmed",
-        "withdrawn",
-    )
-
-    def __init__(self, rounds: Rounds, tag: Tag, number: int, signature: Signature) -> None:
-        self.rounds = rounds
-        self.tag = tag
-        self.number = number
-        self.signature = signature
-        self.arrivals: dict[int, _Arrival] = {}
-        self.told = set(rounds.gone)  # ranks that had their answer or error, or are gone and need none
-        self.error: AiopgError | None = None  # the outcome of all who come, once decided to be a failure
-        self.expired: AiopgError | None = None  # why parts are no longer here
-        self.unconfirmed: set[int] = set()  # ranks answered whose acknowledgement a needer of ALL_TOLD awaits
-        self.withdrawn: set[int] = set()  # ranks that had arrived and gave up
-        self.bytes = 0
-        self.oldest = math.inf  # no part expires before this time
-
-    def facts(self, arrival: _Arrival) -> tuple[list[int], list[int]]:
-        world = range(self.rounds.world_size)
-        if arrival.needs == Needs.ROOT:
-            missing = [self.signature.root] if self.signature.root not in self.arrivals else []
-        else:
-            missing = [rank for rank in world if rank not in self.arrivals]
-            # Ranks with one deadline give up together: each is to be told who never came, not who gave up before it.
-            missing = [rank for rank in missing if rank not in self.withdrawn] or missing
-        return sorted(self.arrivals), missing or sorted(self.unconfirmed)
-
-    def waiting(self) -> list[_Arrival]:
-        return [arrival for arrival in self.arrivals.values() if arrival.rank not in self.told]
+__all__ = ["Rounds"]
 
 
 class Rounds:
@@ -156,7 +63,7 @@ class Rounds:
         self.world_size = world_size
         self._limits = limits
         self._replies = replies
-        self._rounds: dict[tuple[Tag, int], _Round] = {}
+        self._rounds: dict[tuple[Tag, int], Round] = {}
         self.gone: dict[int, PeerLostError] = {}
         self._owed: dict[tuple[Tag, int], CollectiveMismatchError] = {}  # (tag, rank) -> what it was not told
         self.bytes = 0
@@ -193,12 +100,12 @@ class Rounds:
         if round is None:
             if len(self._rounds) >= self._limits.open_rounds:
                 raise StoreFullError("open_rounds", self._limits.open_rounds, f"group {self._group!r}")
-            round = _Round(self, command.tag, command.number, Signature(*signature))
+            round = Round(self, command.tag, command.number, Signature(*signature))
         elif rank in round.arrivals:
             raise UsageError(f"rank {rank} has already arrived at {command.op} number {command.number}")
         elif round.oldest <= now:
             self._expire_round(round, now)
-        arrival = _Arrival(session, command, round, rank, parts, now + ttl)
+        arrival = Arrival(session, command, round, rank, parts, now + ttl)
         self._replies.wait(arrival)
         # From here on nothing is refused: the arrival counts.
         self._rounds[key] = round
@@ -230,7 +137,7 @@ class Rounds:
             raise ProtocolError(f"{command.pieces} parts for {self.world_size} ranks")
         return list(split_parts(command.body, command.pieces))
 
-    def _settle(self, round: _Round, arrival: _Arrival) -> None:
+    def _settle(self, round: Round, arrival: Arrival) -> None:
         """Answer everybody whom this arrival completes, itself included."""
         root = round.signature.root
         if arrival.needs == Needs.NOTHING:
@@ -246,7 +153,7 @@ class Rounds:
         elif arrival.needs >= Needs.ALL and (self.gone or round.expired):
             self._settle_needer(round, arrival, range(self.world_size))
 
-    def _settle_needer(self, round: _Round, arrival: _Arrival, needed: list[int] | range) -> None:
+    def _settle_needer(self, round: Round, arrival: Arrival, needed: list[int] | range) -> None:
         """Answer a needer if the ranks it needs are there, fail it if they can no longer come."""
         missing = [rank for rank in needed if rank not in round.arrivals]
         lost = [rank for rank in missing if rank in self.gone]
@@ -258,7 +165,7 @@ class Rounds:
             part = round.arrivals[needed[0]].part_for(arrival.rank)
             self._answer(arrival, (part,) if part else ())
 
-    def _complete(self, round: _Round) -> None:
+    def _complete(self, round: Round) -> None:
         """Every rank is there: answer all who need all."""
         needers = round.waiting()
         if round.expired is not None:
@@ -273,7 +180,7 @@ class Rounds:
         if not round.unconfirmed:
             self._release_last(round)
 
-    def _hand_out(self, round: _Round, needers: list[_Arrival], receipt: bool = False) -> None:
+    def _hand_out(self, round: Round, needers: list[Arrival], receipt: bool = False) -> None:
         """Answer needers of all. Where no rank gave a part per rank, they share one body."""
         if not needers:
             return
@@ -287,7 +194,7 @@ class Rounds:
             body = pack_parts([a.part_for(0) for a in arrivals]) if given else ()
             self._hand_out_body(round, needers, body, receipt)
 
-    def _hand_out_body(self, round: _Round, needers: list[_Arrival], body: Body, receipt: bool) -> None:
+    def _hand_out_body(self, round: Round, needers: list[Arrival], body: Body, receipt: bool) -> None:
         if body and (size := body_size(body)) > self._limits.body_bytes:
             self._fail(needers, PayloadTooLargeError(size, self._limits.body_bytes))
             return
@@ -297,35 +204,35 @@ class Rounds:
             round.unconfirmed.update(ranks)
         self._replies.answer_all(needers, body, receipt)
 
-    def _answer(self, arrival: _Arrival, body: Body) -> None:
+    def _answer(self, arrival: Arrival, body: Body) -> None:
         arrival.round.told.add(arrival.rank)
         self._replies.answer(arrival, body)
 
-    def _fail(self, arrivals: Iterable[_Arrival], error: AiopgError) -> None:
+    def _fail(self, arrivals: Iterable[Arrival], error: AiopgError) -> None:
         for arrival in arrivals:
             arrival.round.told.add(arrival.rank)
         self._replies.fail(arrivals, error)
 
     # ----------------------------------------------------------------------------------- leaving last (phase 3)
 
-    def confirm(self, arrival: _Arrival) -> None:
+    def confirm(self, arrival: Arrival) -> None:
         """A rank has its answer in hand."""
         self._confirm(arrival.round, arrival.rank)
 
-    def _confirm(self, round: _Round, rank: int) -> None:
+    def _confirm(self, round: Round, rank: int) -> None:
         if rank in round.unconfirmed:
             round.unconfirmed.remove(rank)
             if not round.unconfirmed:
                 self._release_last(round)
 
-    def _release_last(self, round: _Round) -> None:
+    def _release_last(self, round: Round) -> None:
         round.unconfirmed.clear()
         self._hand_out(round, round.waiting())
         self._free_if_done(round)
 
     # ---------------------------------------------------------------------------------------------- mismatches
 
-    def _mismatch(self, round: _Round, rank: int, signature: Signature) -> None:
+    def _mismatch(self, round: Round, rank: int, signature: Signature) -> None:
         calls = dict.fromkeys(round.arrivals, str(round.signature)) | {rank: str(signature)}
         error = CollectiveMismatchError(self._group, round.tag, round.number, calls)
         answered = sorted(round.told.difference(self.gone))
@@ -338,14 +245,14 @@ class Rounds:
                 self._fail_round(waits_in, error)
                 self._free_if_done(waits_in)
 
-    def _fail_round(self, round: _Round, error: CollectiveMismatchError) -> None:
+    def _fail_round(self, round: Round, error: CollectiveMismatchError) -> None:
         """Decide that a round fails, for those in it and those who come to it. Nobody will read its parts."""
         round.error = error
         self._fail(round.waiting(), error)
         for arrival in round.arrivals.values():
             self._drop_parts(arrival)
 
-    def _round_where_waiting(self, tag: Tag, rank: int) -> _Round | None:
+    def _round_where_waiting(self, tag: Tag, rank: int) -> Round | None:
         for round in self._rounds.values():
             if round.tag == tag and rank in round.arrivals and rank not in round.told:
                 return round
@@ -353,7 +260,7 @@ class Rounds:
 
     # ----------------------------------------------------------------------- withdrawing, loss, abort, expiry
 
-    def withdraw(self, arrival: _Arrival) -> bool:
+    def withdraw(self, arrival: Arrival) -> bool:
         """Uncount an arrival that was not answered. False if its round is complete: then it is answered."""
         round = arrival.round
         if len(round.arrivals) == self.world_size:
@@ -391,7 +298,7 @@ class Rounds:
         """Drop the parts of givers who do not wait and whose time is over; how many."""
         return sum(self._expire_round(round, now) for round in list(self._rounds.values()) if round.oldest <= now)
 
-    def _expire_round(self, round: _Round, now: float) -> int:
+    def _expire_round(self, round: Round, now: float) -> int:
         old = [a for a in round.arrivals.values() if a.parts and a.rank in round.told and a.expires <= now]
         if not old:
             return 0
@@ -403,13 +310,13 @@ class Rounds:
         self._free_if_done(round)
         return len(old)
 
-    def _drop_parts(self, arrival: _Arrival) -> None:
+    def _drop_parts(self, arrival: Arrival) -> None:
         size = sum(map(len, arrival.parts))
         arrival.parts = []
         arrival.round.bytes -= size
         self.bytes -= size
 
-    def _free_if_done(self, round: _Round) -> None:
+    def _free_if_done(self, round: Round) -> None:
         # A round may be gone already, and even its number be in use again.
         if len(round.told) == self.world_size and self._rounds.get((round.tag, round.number)) is round:
             del self._rounds[round.tag, round.number]

@@ -19,7 +19,8 @@ from aiopg._core.messages import (
     Withdrawn,
     unpack_value,
 )
-from aiopg._core.rounds import Signature, join_parts, split_parts
+from aiopg._core.parts import join_parts, split_parts
+from aiopg._core.round import Signature
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
 from aiopg.stores._incoming import Incoming
 from aiopg.stores._outgoing import Outgoing, digest

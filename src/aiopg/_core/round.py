@@ -1,0 +1,113 @@
+"""One round, and the arrivals in it. `rounds` states the rules and moves them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from aiopg._core.frames import Buffer
+from aiopg._core.messages import Arrive, Needs, Tag
+from aiopg._core.replies import SessionId, Waiting
+from aiopg.errors import AiopgError
+
+if TYPE_CHECKING:
+    from aiopg._core.rounds import Rounds
+
+__all__ = ["Arrival", "Round", "Signature"]
+
+SIGNATURE_TEXT = 128
+"""As many characters of a signature are told to people."""
+
+
+class Signature(NamedTuple):
+    """What must agree between the ranks of a round."""
+
+    op: str
+    root: int
+    detail: str
+
+    def __str__(self) -> str:
+        said = [f"root={self.root}"] if self.root >= 0 else []
+        said += [f"op={self.detail}"] if self.detail else []
+        # Cut, because a mismatch tells every rank what every rank called.
+        return f"{self.op}({', '.join(said)})"[:SIGNATURE_TEXT]
+
+
+class Arrival(Waiting):
+    """One rank's call in a round: what it gave, what it needs."""
+
+    __slots__ = ("expires", "needs", "parts", "rank", "round")
+
+    def __init__(
+        self, session: SessionId, command: Arrive, round: Round, rank: int, parts: list[Buffer], expires: float
+    ) -> None:
+        # As Waiting.__init__, without the call: one of these is made for every arrival.
+        self.session = session
+        self.seat = command.seat
+        self.call = command.call
+        self.round = round
+        self.rank = rank
+        self.needs = command.needs
+        self.parts = parts
+        self.expires = expires
+
+    def part_for(self, rank: int) -> Buffer:
+        parts = self.parts
+        if not parts:
+            return b""
+        return parts[0] if len(parts) == 1 else parts[rank]
+
+    def facts(self) -> tuple[list[int], list[int]]:
+        return self.round.facts(self)
+
+    def withdraw(self) -> bool:
+        return self.round.rounds.withdraw(self)
+
+    def confirmed(self) -> None:
+        self.round.rounds.confirm(self)
+
+
+class Round:
+    """One collective call, from its first arrival until every rank was told its outcome."""
+
+    __slots__ = (
+        "arrivals",
+        "bytes",
+        "error",
+        "expired",
+        "number",
+        "oldest",
+        "rounds",
+        "signature",
+        "tag",
+        "told",
+        "unconfirmed",
+        "withdrawn",
+    )
+
+    def __init__(self, rounds: Rounds, tag: Tag, number: int, signature: Signature) -> None:
+        self.rounds = rounds
+        self.tag = tag
+        self.number = number
+        self.signature = signature
+        self.arrivals: dict[int, Arrival] = {}
+        self.told = set(rounds.gone)  # ranks that had their answer or error, or are gone and need none
+        self.error: AiopgError | None = None  # the outcome of all who come, once decided to be a failure
+        self.expired: AiopgError | None = None  # why parts are no longer here
+        self.unconfirmed: set[int] = set()  # ranks answered whose acknowledgement a needer of ALL_TOLD awaits
+        self.withdrawn: set[int] = set()  # ranks that had arrived and gave up
+        self.bytes = 0
+        self.oldest = math.inf  # no part expires before this time
+
+    def facts(self, arrival: Arrival) -> tuple[list[int], list[int]]:
+        world = range(self.rounds.world_size)
+        if arrival.needs == Needs.ROOT:
+            missing = [self.signature.root] if self.signature.root not in self.arrivals else []
+        else:
+            missing = [rank for rank in world if rank not in self.arrivals]
+            # Ranks with one deadline give up together: each is to be told who never came, not who gave up before it.
+            missing = [rank for rank in missing if rank not in self.withdrawn] or missing
+        return sorted(self.arrivals), missing or sorted(self.unconfirmed)
+
+    def waiting(self) -> list[Arrival]:
+        return [arrival for arrival in self.arrivals.values() if arrival.rank not in self.told]
