@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,9 +16,10 @@ from aiopg import AsyncStatelessGroup, GroupTimeoutError, Outcome
 from aiopg.stores import _calls
 
 from .conftest import Meeting, all_ranks
+from .test_cancel import steps
 
-LATE = 0.1
-"""Promise 3: a call ends within 100 ms of its deadline. Doubled here for hosts that are busy with other things."""
+LATE = 0.1 * float(os.environ.get("AIOPG_TEST_SLOW", "1"))
+"""Promise 3: a call ends within 100 ms of its deadline; on a busy host AIOPG_TEST_SLOW stretches it."""
 
 ALL_NEEDED: dict[str, Callable[[AsyncStatelessGroup], Awaitable[Any]]] = {
     "barrier": lambda g: g.barrier(timeout=0.3),
@@ -37,7 +39,7 @@ async def timed_out(call: Awaitable[Any]) -> GroupTimeoutError:
     started = time.monotonic()
     with pytest.raises(GroupTimeoutError) as caught:
         await call
-    assert 0.29 <= time.monotonic() - started <= 0.3 + 2 * LATE
+    assert 0.29 <= time.monotonic() - started <= 0.3 + LATE
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.outcome is Outcome.NOT_APPLIED
     return caught.value
@@ -119,7 +121,7 @@ async def test_without_a_deadline_a_call_waits(meeting: Meeting) -> None:
     """timeout=math.inf is no deadline."""
     groups = await meeting.form(2)
     waiting = asyncio.ensure_future(groups[0].recv(1, timeout=math.inf))
-    await asyncio.sleep(0.05)
+    await steps(10)
     assert [call.op for call in groups[0].pending()] == ["recv"]
     assert groups[0].pending()[0].remaining == math.inf
     await groups[1].send("late", 0)

@@ -20,6 +20,7 @@ from aiopg import (
 )
 
 from .conftest import Meeting, all_ranks
+from .test_cancel import steps
 
 
 async def test_two_senders_never_meet(meeting: Meeting) -> None:
@@ -117,7 +118,7 @@ async def test_a_name_lives_again_when_all_have_left(meeting: Meeting) -> None:
     await old[0].send("old", 1)
     await old[0].close()
     again = asyncio.ensure_future(meeting.connect(0, 2))
-    await asyncio.sleep(0.05)
+    await steps(20)
     assert not again.done()
     assert await old[1].recv(0) == "old"
     await old[1].close()
@@ -136,7 +137,7 @@ async def test_a_member_that_leaves_fails_what_needs_it_now_and_later(meeting: M
         asyncio.ensure_future(groups[1].recv(2)),
         asyncio.ensure_future(groups[1].broadcast(None, 2, tag="b")),
     ]
-    await asyncio.sleep(0.02)
+    await steps(10)  # so that they wait already, mostly; the outcome is the same if not
     await groups[2].close()
     for error in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(error, PeerLostError)
@@ -165,7 +166,7 @@ async def test_abort_fails_every_call_now_and_later(meeting: Meeting) -> None:
     """GroupAbortedError(origin, reason) at every rank."""
     groups = await meeting.form(3)
     waiting = [asyncio.ensure_future(groups[0].barrier()), asyncio.ensure_future(groups[1].recv(0))]
-    await asyncio.sleep(0.02)
+    await steps(10)  # so that they wait already, mostly; the outcome is the same if not
     await groups[2].abort("disk full")
     for error in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(error, GroupAbortedError)
@@ -192,7 +193,7 @@ async def test_closing_fails_the_calls_that_wait(meeting: Meeting) -> None:
     """close() ends this rank's own waiting calls with GroupClosedError; closing twice is fine."""
     groups = await meeting.form(2)
     waiting = [asyncio.ensure_future(groups[0].barrier()), asyncio.ensure_future(groups[0].recv(1))]
-    await asyncio.sleep(0.02)
+    await steps(10)  # so that they wait already, mostly; the outcome is the same if not
     await groups[0].close()
     for error in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(error, GroupClosedError)

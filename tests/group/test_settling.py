@@ -88,7 +88,7 @@ async def test_close_ends_a_join_and_frees_the_seat(meeting: Meeting) -> None:
     store = await open_store(meeting.url)
     group = AsyncStatelessGroup(0, 2, store)
     waiting = [asyncio.ensure_future(group.all_gather("x")), asyncio.ensure_future(group.barrier())]
-    await asyncio.sleep(0.05)
+    await steps(10)
     await group.close()
     for error in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(error, GroupClosedError)

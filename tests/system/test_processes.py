@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 
 from .ranks import Ranks, alive, free_port, resident_bytes, wait_until
+
+LATE = 0.1 * float(os.environ.get("AIOPG_TEST_SLOW", "1"))
+"""Promise 3: a call ends within 100 ms of its deadline; on a busy host AIOPG_TEST_SLOW stretches it."""
 
 LOOPS = ["asyncio", "uvloop"]
 
@@ -56,7 +60,7 @@ def test_deadlines_are_kept_and_name_the_absent_rank() -> None:
         said = ranks.results()[0]
     assert [op for _, op, _, _ in said] == ["barrier", "all_gather", "broadcast", "recv"]
     for elapsed, _, missing, text in said:
-        assert 2.0 <= elapsed <= 2.1
+        assert 2.0 <= elapsed <= 2.0 + LATE
         assert missing == [1]
         assert "rank 1" in text
 
@@ -72,7 +76,7 @@ def test_create_names_the_rank_that_never_joins() -> None:
         started = time.monotonic()
         with pytest.raises(GroupTimeoutError) as caught:
             asyncio.run(AsyncStatelessGroup.create("127.0.0.1", port, rank, 2, store_timeout=2))
-        assert 2.0 <= time.monotonic() - started <= 2.3
+        assert 2.0 <= time.monotonic() - started <= 2.0 + 3 * LATE  # the store's process starts and ends in it
         assert caught.value.missing == (1 - rank,)
         wait_until(lambda port=port: port_is_free(port), "the port is free")  # type: ignore[misc]
 
