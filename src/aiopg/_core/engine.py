@@ -213,10 +213,7 @@ class Engine:
 
     def _working_seat(self, session: SessionId, number: int, tag: Tag = 0) -> Seat:
         """The seat, if its group can work; raises what every call on it fails with otherwise."""
-        seats = self._seats.get(session)
-        seat = seats.get(number) if seats else None
-        if seat is None:
-            raise GroupClosedError(f"seat {number} is not taken")
+        seat = self._seat(session, number)
         incarnation = seat.incarnation
         if incarnation.aborted is not None:
             raise copy(incarnation.aborted)  # raising the kept one would grow its traceback each time

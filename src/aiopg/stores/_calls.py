@@ -65,32 +65,28 @@ class Waiter:
         warn_at = call.started + WARN_SECONDS
         while not self.woken:
             look_at = warn_at if warn_at < call.deadline else call.deadline
-            future = self.future = call.loop.create_future()
-            self._alarms.set(self, look_at)
-            try:
-                await future
-            finally:
-                self.future = None
-                self._alarms.clear(self)
-            if not self.woken:
-                if look_at == call.deadline:
-                    raise DeadlinePassedError
-                overdue(self, call)
-                warn_at += WARN_AGAIN_SECONDS
+            if await self._woken_by(look_at):
+                return
+            if look_at == call.deadline:
+                raise DeadlinePassedError
+            overdue(self, call)
+            warn_at += WARN_AGAIN_SECONDS
 
     async def wait_until(self, deadline: float) -> None:
         """Wait to be woken. Raises `DeadlinePassedError` at `deadline` (loop time)."""
-        if self.woken:
-            return
+        if not self.woken and not await self._woken_by(deadline):
+            raise DeadlinePassedError
+
+    async def _woken_by(self, time: float) -> bool:
+        """Sleep until woken, or that time; whether woken."""
         future = self.future = asyncio.get_running_loop().create_future()
-        self._alarms.set(self, deadline)
+        self._alarms.set(self, time)
         try:
             await future
         finally:
             self.future = None
             self._alarms.clear(self)
-        if not self.woken:
-            raise DeadlinePassedError
+        return self.woken
 
 
 class Pending(Waiter):

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 FACTS_SECONDS = 0.08
-"""How long past a deadline a store may take to say who is missing (DESIGN promise 3: 100 ms in all)."""
+"""How long past a deadline a store may take to say who is missing (a call ends within 100 ms of its deadline)."""
 
 WARN_SECONDS = 10.0
 WARN_AGAIN_SECONDS = 30.0
