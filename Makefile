@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
 
-.PHONY: help demo test check lint types layers bench bench-quick clean
+.PHONY: help demo test check lint types layers bench bench-quick simulate chaos crash clean
 
 help:
 	@echo "make demo         real processes form a group and exchange objects"
 	@echo "make test         all tests"
 	@echo "make check        ruff, mypy --strict, import-linter, all tests"
+	@echo "make simulate     50,000 seeds of the simulator (SEEDS=A-B for others)"
+	@echo "make chaos        1,000 broken connections under load; the long tests of liveness"
+	@echo "make crash        a store with a journal killed 100 times under load, in each mode"
 	@echo "make bench        against vLLM's group and torch's TCPStore (fetches both, once)"
 	@echo "make bench-quick  the same, shorter"
 	@echo "make clean        remove what the other targets made"
@@ -35,6 +38,16 @@ layers: .venv/.ready
 	$(BIN)/lint-imports
 
 check: lint types layers test
+
+simulate: .venv/.ready
+	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1-50000) --jobs 2
+
+chaos: .venv/.ready
+	AIOPG_TEST_LONG=1 AIOPG_CHAOS_CUTS=1000 $(BIN)/python -X dev -m pytest -s tests/system/test_chaos.py \
+	    tests/system/test_blocked.py tests/system/test_half_open.py
+
+crash: .venv/.ready
+	AIOPG_CRASHES=100 $(BIN)/python -m pytest -s tests/system/test_restart.py
 
 bench: .venv/.ready
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -42,8 +42,17 @@ POSITIONAL = {
     "subgroup": "ranks name=None",
 }
 KEYWORDS = {
-    "create": {"group", "token", "ssl", "listen_socket", "codec", "reconnect_grace", "store_host"},
-    "connect": {"rank", "world_size", "group", "data_expiration_seconds", "store_timeout", "codec"},
+    "create": {"group", "token", "ssl", "listen_socket", "codec", "reconnect_grace", "store_host", "takeover"},
+    "connect": {
+        "rank",
+        "world_size",
+        "group",
+        "data_expiration_seconds",
+        "store_timeout",
+        "codec",
+        "reconnect_grace",
+        "takeover",
+    },
 }
 NO_CALLS = {"create", "connect", "from_env", "join", "expire_data", "abort", "close", "pending", "subgroup"}
 ATTRIBUTES = [

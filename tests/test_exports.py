@@ -26,6 +26,7 @@ EXAMPLES: list[AiopgError] = [
     errors.WrongThreadError("not from here"),
     errors.ForkError("of the parent"),
     errors.RankConflictError("trainers", 17, "pid 4711 on host-a"),
+    errors.FencedError("trainers", 17, "pid 4711 on host-a"),
     errors.WorldSizeMismatchError("trainers", 17, 4),
     errors.CollectiveMismatchError("trainers", "t", 17, {0: "barrier", 1: "broadcast(src=0)"}),
     errors.CodecError("obj['a'][3]", "_thread.lock", "it has no encoding"),
@@ -41,6 +42,7 @@ EXAMPLES: list[AiopgError] = [
     errors.AuthenticationError("aiopg://here:1", "the store refused"),
     errors.StoreFullError("groups", 17, "group 'trainers'"),
     errors.DataExpiredError("trainers", "message from rank 3"),
+    errors.JournalCorruptError("/var/lib/aiopg/log-0000000000000001", 4711, "bad checksum"),
     errors.ProtocolError("a frame without end"),
     AiopgError("the root"),
 ]

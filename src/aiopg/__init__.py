@@ -17,10 +17,12 @@ from aiopg.errors import (
     CodecError,
     CollectiveMismatchError,
     DataExpiredError,
+    FencedError,
     ForkError,
     GroupAbortedError,
     GroupClosedError,
     GroupTimeoutError,
+    JournalCorruptError,
     Outcome,
     PayloadTooLargeError,
     PeerError,
@@ -35,7 +37,7 @@ from aiopg.errors import (
     WorldSizeMismatchError,
     WrongThreadError,
 )
-from aiopg.group import AsyncStatelessGroup, PendingCall
+from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall
 from aiopg.server import StoreServer
 from aiopg.stores import Store, open_store
 from aiopg.sync import StatelessGroup
@@ -46,6 +48,7 @@ __all__ = [
     # groups
     "AsyncStatelessGroup",
     "StatelessGroup",
+    "MemberEvent",
     "PendingCall",
     # stores
     "StoreServer",
@@ -66,6 +69,7 @@ __all__ = [
     "WrongThreadError",
     "ForkError",
     "RankConflictError",
+    "FencedError",
     "WorldSizeMismatchError",
     "CollectiveMismatchError",
     "CodecError",
@@ -81,6 +85,7 @@ __all__ = [
     "AuthenticationError",
     "StoreFullError",
     "DataExpiredError",
+    "JournalCorruptError",
     "ProtocolError",
     "__version__",
 ]

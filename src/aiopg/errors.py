@@ -9,6 +9,7 @@ store and the road to it (`StoreError`)::
     │   ├── WrongThreadError            a blocking call from the thread that runs the group's own loop
     │   ├── ForkError                   a group made before a fork, used in the child
     │   ├── RankConflictError           the rank is held by a live member
+    │   ├── FencedError                 another process took this rank over
     │   ├── WorldSizeMismatchError      a live group of that name has another size
     │   ├── CollectiveMismatchError     ranks called different collectives under one number
     │   ├── CodecError                  an object has no encoding, or bytes no object
@@ -24,6 +25,7 @@ store and the road to it (`StoreError`)::
         ├── AuthenticationError         the store and this process do not share a token
         ├── StoreFullError              a limit of the store was reached
         ├── DataExpiredError            the data waited longer than data_expiration_seconds
+        ├── JournalCorruptError         the journal on disk is damaged
         └── ProtocolError               the other end sent what the protocol does not allow
 
 Errors carry fields, not only text. A field that is not known is `None`. `outcome` says what became of
@@ -45,10 +47,12 @@ __all__ = [
     "CodecError",
     "CollectiveMismatchError",
     "DataExpiredError",
+    "FencedError",
     "ForkError",
     "GroupAbortedError",
     "GroupClosedError",
     "GroupTimeoutError",
+    "JournalCorruptError",
     "Outcome",
     "PayloadTooLargeError",
     "PeerError",
@@ -161,6 +165,23 @@ class RankConflictError(UsageError):
             f"rank {rank} of group {group!r} is held{by}, and that member lives; "
             "give each process its own rank, or the new group its own group= name"
         )
+        self.group, self.rank, self.holder = group, rank, holder
+
+
+class FencedError(UsageError):
+    """Another process joined with `takeover=True` and has this rank now. This member's calls fail from here on.
+
+    Attributes:
+        group: name of the group.
+        rank: the rank.
+        holder: who has it now, as far as the store knows, or "".
+    """
+
+    _fields = ("group", "rank", "holder")
+
+    def __init__(self, group: str, rank: int, holder: str = "") -> None:
+        by = f" by {holder}" if holder else ""
+        super().__init__(f"rank {rank} of group {group!r} was taken over{by}; close this group")
         self.group, self.rank, self.holder = group, rank, holder
 
 
@@ -425,6 +446,25 @@ class DataExpiredError(StoreError):
     def __init__(self, group: str, what: str) -> None:
         super().__init__(f"{what} of group {group!r} expired before it was read")
         self.group, self.what = group, what
+
+
+class JournalCorruptError(StoreError):
+    """The journal on disk is damaged, and not only at its end: the server refuses to start from it.
+
+    Attributes:
+        file: the file that is damaged or missing.
+        offset: where in it, in bytes from its beginning.
+        reason: what is wrong there.
+    """
+
+    _fields = ("file", "offset", "reason")
+
+    def __init__(self, file: str, offset: int, reason: str) -> None:
+        super().__init__(
+            f"the journal is damaged at byte {offset} of {file}: {reason}; "
+            "restore it from a copy, or move it away to begin with an empty store"
+        )
+        self.file, self.offset, self.reason = file, offset, reason
 
 
 class ProtocolError(StoreError):

@@ -1,6 +1,8 @@
 """One connection between a member and a store: the asyncio shell round handshake, frames and session.
 
-It is the same at both ends; `server` and `client` each derive from it and add what they do with a message.
+It is the same at both ends; `server` and `client` each derive from it and add what they do with a message. A session
+outlives its connections: when one is over, what was sent is still in the session, and the next one begins with it.
+
 Nothing is awaited here: bytes come in by callbacks and go out by `transport.write`, and no user code runs in
 between, so a connection can never be left in the middle of a frame.
 """
@@ -9,14 +11,16 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
-from aiopg._core.frames import Body, Buffer, FrameReceiver
+from aiopg._core.frames import Buffer, FrameReceiver, Received
 from aiopg._core.handshake import HANDSHAKE_BYTES, check_magic
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Acknowledge, Goodbye, Message, decode_message
+from aiopg._core.messages import Acknowledge, Goodbye, Message
 from aiopg._core.session import Session
+from aiopg._core.wire import decode_message
 from aiopg.errors import ProtocolError
 
 __all__ = ["Link"]
@@ -30,6 +34,8 @@ ACKNOWLEDGE_MESSAGES = 64
 CLOSE_SECONDS = 2.0
 """What is still unwritten this long after close() is dropped: a peer that does not read cannot hold a close up."""
 
+_ASIDES = (Acknowledge, Goodbye)
+
 
 class Link(asyncio.BufferedProtocol):
     """One connection. Subclasses say what to do with the other end's first bytes, frames and messages."""
@@ -42,12 +48,12 @@ class Link(asyncio.BufferedProtocol):
         self._preamble_filled = 0
         self._receiver = FrameReceiver(limits)
         self._session: Session | None = None
+        self._held: deque[Received] | None = None  # frames that wait until the session has room for their answers
         self._acknowledge_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
-        self._writing_paused = False
         self._closed = False
         self.on_acknowledged: Callable[[], None] | None = None
-        """Called after each frame, which may have acknowledged more of our messages; None while nobody asks."""
+        """Called after each read, which may have acknowledged more of our messages; None while nobody asks."""
 
     # ------------------------------------------------------------------------------------ for the subclasses
 
@@ -64,8 +70,8 @@ class Link(asyncio.BufferedProtocol):
         """The session's next message. May raise `ProtocolError`."""
 
     @abstractmethod
-    def closed(self, reason: str) -> None:
-        """The connection is over; called once, whoever ended it."""
+    def closed(self, reason: str, final: bool) -> None:
+        """The connection is over; called once, whoever ended it. `final`: and so is its session."""
 
     def protocol_broken(self, error: ProtocolError) -> None:
         """The other end broke the protocol; what follows cannot be understood."""
@@ -77,41 +83,47 @@ class Link(asyncio.BufferedProtocol):
 
     def send(self, message: Message) -> None:
         """Send a message of the session's stream; if the connection is over, the session keeps it."""
-        session = self._session
-        assert session is not None
-        buffers = session.send(message)
-        if len(buffers) == 1 and not (self._closed or self._writing_paused) and self._transport is not None:
-            self._transport.write(buffers[0])
+        self.write(self._session.send(message))  # type: ignore[union-attr]
+
+    def write(self, buffers: tuple[Buffer, ...]) -> None:
+        """Write what the session made of a message, or drop it if the connection is over."""
+        transport = self._transport
+        # One that met an error while writing is closing, and says so with its next pass only: asyncio would log it.
+        if transport is None or self._closed or transport.is_closing():
+            return
+        if len(buffers) == 1:
+            transport.write(buffers[0])
         else:
-            self._write(buffers)
+            transport.writelines(buffers)
 
     def send_aside(self, message: Message) -> None:
         """Send a message that is not part of the session's stream."""
         session = self._session or Session(self._limits)
-        self._write(session.aside(message))
-
-    def write_preamble(self, data: bytes) -> None:
-        """Send our 64 handshake bytes."""
-        self._write((data,))
+        self.write(session.aside(message))
 
     def acknowledge_now(self) -> None:
         """Tell the other end at once what we hold."""
         assert self._session is not None
-        self._write(self._session.acknowledge())
+        self.write(self._session.acknowledge())
+
+    def hold(self) -> None:
+        """Take no more of the session's messages until it has room for the answers (`Session.full`)."""
+        if self._held is None:
+            self._held = deque()
 
     def close(self, reason: str) -> None:
-        """Say goodbye with the reason and close when all is written."""
+        """End the session: say goodbye with the reason and close when all is written."""
         if not self._closed:
             self.send_aside(Goodbye(reason))
-        self._end(reason, abort=False)
+        self._end(reason, final=True, abort=False)
 
     def finish(self, reason: str) -> None:
-        """Close when all is written, without another word."""
-        self._end(reason, abort=False)
+        """Close when all is written, without another word; the session may go on over another connection."""
+        self._end(reason, final=False, abort=False)
 
     def cut(self, reason: str) -> None:
-        """Close at once and drop what is not written."""
-        self._end(reason, abort=True)
+        """Close at once and drop what is not written; the session may go on over another connection."""
+        self._end(reason, final=False, abort=True)
 
     # -------------------------------------------------------------------------- asyncio.BufferedProtocol's side
 
@@ -119,54 +131,86 @@ class Link(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(str(exc) if exc else "the connection was closed by the other end", abort=True)
+        self._end(str(exc) if exc else "the connection was closed by the other end", final=False, abort=True)
         self._transport = None
         if self._close_timer is not None:
             self._close_timer.cancel()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._preamble_filled < HANDSHAKE_BYTES:
+        if self._session is None and self._preamble_filled < HANDSHAKE_BYTES:
             return self._preamble[self._preamble_filled :]
-        return self._receiver.get_buffer()
+        return self._receiver.window
 
     def buffer_updated(self, nbytes: int) -> None:
         try:
-            if self._preamble_filled < HANDSHAKE_BYTES:
-                self._preamble_filled += nbytes
-                check_magic(bytes(self._preamble[: self._preamble_filled]))
-                if self._preamble_filled == HANDSHAKE_BYTES:
-                    self.preamble_received(bytes(self._preamble))
+            session = self._session
+            if session is None:
+                self._opening_updated(nbytes)
                 return
-            for head, body in self._receiver.buffer_updated(nbytes):
+            for frame in self._receiver.buffer_updated(nbytes):
                 if self._closed:
                     return
-                self._frame_received(head, body)
+                if self._held is not None:
+                    self._hold_frame(session, frame)
+                elif session.receive(frame[0], frame[1]):
+                    self._dispatch(frame)
+            if self._held is not None:
+                self._take_held(session)
+            if self.on_acknowledged is not None:
+                self.on_acknowledged()
+            if session.received != session.told and (
+                self._acknowledge_timer is None or session.received - session.told >= ACKNOWLEDGE_MESSAGES
+            ):
+                self._acknowledge_in_time(session)
         except ProtocolError as error:
             self.protocol_broken(error)
 
-    def pause_writing(self) -> None:
-        self._writing_paused = True
-
-    def resume_writing(self) -> None:
-        self._writing_paused = False
-
     # ------------------------------------------------------------------------------------------------ inside
 
-    def _frame_received(self, head: list[Any], body: Body) -> None:
-        session = self._session
-        if session is None:
-            self.opening_received(decode_message(head, body))
+    def _opening_updated(self, nbytes: int) -> None:
+        """Bytes came before the session was attached."""
+        if self._preamble_filled < HANDSHAKE_BYTES:
+            self._preamble_filled += nbytes
+            check_magic(bytes(self._preamble[: self._preamble_filled]))
+            if self._preamble_filled == HANDSHAKE_BYTES:
+                self.preamble_received(bytes(self._preamble))
             return
-        fresh = session.receive(head)
-        if self.on_acknowledged is not None:
-            self.on_acknowledged()
-        if not fresh:
-            return
-        message = decode_message(head, body)
-        if type(message) is Goodbye:
-            self._end(message.reason, abort=False)
-        elif type(message) is not Acknowledge:
+        for frame in self._receiver.buffer_updated(nbytes):
+            if self._closed:
+                return
+            if self._session is None:
+                self.opening_received(decode_message(frame))
+            elif self._session.receive(frame[0], frame[1]):
+                self._dispatch(frame)
+
+    def _dispatch(self, frame: Received) -> None:
+        message = decode_message(frame)
+        if (type(message) in _ASIDES) is not (frame[0] == 0):
+            raise ProtocolError(f"a {type(message).__name__} with sequence number {frame[0]}")
+        if frame[0]:
             self.message_received(message)
+        elif type(message) is Goodbye:
+            self._end(message.reason, final=True, abort=False)
+
+    def _hold_frame(self, session: Session, frame: Received) -> None:
+        """Keep a frame as if it had not come, but for its acknowledgement: that is what makes room again."""
+        assert self._held is not None
+        if frame[1] > session.acknowledged:
+            session.note_acknowledgement(frame[1])
+        self._held.append(frame)
+        if len(self._held) > 2 * self._limits.outbox_frames:
+            raise ProtocolError(f"{len(self._held)} messages, while answers to others are not acknowledged")
+
+    def _take_held(self, session: Session) -> None:
+        held = self._held
+        while held and not session.full and not self._closed:
+            frame = held.popleft()
+            if session.receive(frame[0], min(frame[1], session.acknowledged)):
+                self._dispatch(frame)
+        if not held and not session.full:
+            self._held = None
+
+    def _acknowledge_in_time(self, session: Session) -> None:
         if session.received - session.told >= ACKNOWLEDGE_MESSAGES:
             self.acknowledge_now()
         elif self._acknowledge_timer is None and not self._closed:
@@ -177,18 +221,7 @@ class Link(asyncio.BufferedProtocol):
         if self._session is not None and self._session.received > self._session.told:
             self.acknowledge_now()
 
-    def _write(self, buffers: tuple[Buffer, ...]) -> None:
-        transport = self._transport
-        if transport is None or self._closed:
-            return
-        if len(buffers) == 1:
-            transport.write(buffers[0])
-        else:
-            transport.writelines(buffers)
-        if self._writing_paused and transport.get_write_buffer_size() > self._limits.output_bytes:
-            self.cut(f"it does not read: {self._limits.output_bytes} bytes are waiting to be sent (output_bytes)")
-
-    def _end(self, reason: str, *, abort: bool) -> None:
+    def _end(self, reason: str, *, final: bool, abort: bool) -> None:
         if self._closed:
             return
         self._closed = True
@@ -199,6 +232,11 @@ class Link(asyncio.BufferedProtocol):
             if abort:
                 self._transport.abort()
             else:
-                self._transport.close()
-                self._close_timer = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
-        self.closed(reason)
+                self._close_transport()
+        self.closed(reason, final)
+
+    def _close_transport(self) -> None:
+        """Close when all is written, and do not wait for that for ever."""
+        if self._transport is not None:
+            self._transport.close()
+            self._close_timer = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import atexit
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from socket import socket as Socket
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from aiopg.codec import Codec
 from aiopg.errors import AiopgError, ForkError, GroupClosedError, WrongThreadError
-from aiopg.group import AsyncStatelessGroup, PendingCall, ReduceOp
+from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall, ReduceOp
 from aiopg.group._arguments import check_expiration, check_name, check_place, check_timeout
 from aiopg.group._base import DEFAULT_TIMEOUT
 from aiopg.loops import LoopThread
@@ -105,6 +105,7 @@ class StatelessGroup:
         codec: Codec | None = None,
         reconnect_grace: float = 5.0,
         store_host: StoreHost = "process",
+        takeover: bool = False,
     ) -> Self:
         """See `AsyncStatelessGroup.create`."""
         return cls._made_by(
@@ -112,7 +113,7 @@ class StatelessGroup:
             lambda: AsyncStatelessGroup.create(
                 host, port, rank, world_size, data_expiration_seconds, store_timeout,
                 group=group, token=token, ssl=ssl, listen_socket=listen_socket, codec=codec,
-                reconnect_grace=reconnect_grace, store_host=store_host,
+                reconnect_grace=reconnect_grace, store_host=store_host, takeover=takeover,
             ),
         )  # fmt: skip
 
@@ -127,13 +128,15 @@ class StatelessGroup:
         data_expiration_seconds: float = 3600,
         store_timeout: float = DEFAULT_TIMEOUT,
         codec: Codec | None = None,
+        reconnect_grace: float = 5.0,
+        takeover: bool = False,
     ) -> Self:
         """See `AsyncStatelessGroup.connect`."""
         return cls._made_by(
             f"aiopg group rank {rank}",
             lambda: AsyncStatelessGroup.connect(
                 url, rank=rank, world_size=world_size, group=group, data_expiration_seconds=data_expiration_seconds,
-                store_timeout=store_timeout, codec=codec,
+                store_timeout=store_timeout, codec=codec, reconnect_grace=reconnect_grace, takeover=takeover,
             ),
         )  # fmt: skip
 
@@ -197,9 +200,19 @@ class StatelessGroup:
 
     # --------------------------------------------------------------------------------------------- life cycle
 
-    def join(self, *, timeout: float | None = None) -> None:
+    def join(self, *, timeout: float | None = None, takeover: bool = False) -> None:
         """See `AsyncStatelessGroup.join`."""
-        self._call(lambda: self._group.join(timeout=timeout))
+        self._call(lambda: self._group.join(timeout=timeout, takeover=takeover))
+
+    def events(self) -> Iterator[MemberEvent]:
+        """See `AsyncStatelessGroup.events`; each step blocks until something happens."""
+        self._check_place()
+        events = self._group.events()
+
+        async def step() -> MemberEvent | None:
+            return await anext(events, None)
+
+        return iter(lambda: cast(MemberEvent, self._call(step)), None)
 
     def expire_data(self) -> None:
         """See `AsyncStatelessGroup.expire_data`."""
@@ -347,6 +360,10 @@ class StatelessGroup:
 
     def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run one call on the group, if it can be used from here."""
+        self._check_place()
+        return self._run(make)
+
+    def _check_place(self) -> None:
         if self._is_forked:
             raise ForkError(
                 f"group {self._group.name!r} belongs to process {self._pid}, and this is its forked child "
@@ -355,7 +372,6 @@ class StatelessGroup:
         self._check_thread()
         if self._closed:
             raise GroupClosedError(f"group {self._group.name!r} was closed at rank {self._group.rank}")
-        return self._run(make)
 
     def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the group's loop and wait for it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aiopg._core.handshake import (
@@ -14,6 +16,7 @@ from aiopg._core.handshake import (
     pack_welcome,
     parse_hello,
     parse_welcome,
+    resume_proof,
 )
 from aiopg.errors import ProtocolError
 
@@ -43,13 +46,6 @@ def test_a_client_of_another_version_is_refused_with_the_reason(lowest: int, hig
     assert parse_welcome(data).refusal == refusal
 
 
-def test_a_full_server_refuses_with_the_reason() -> None:
-    """A client over the limit of sessions is told so."""
-    data, refusal = pack_welcome(parse_hello(pack_hello(NONCE)), EPOCH, NONCE, full=True)
-    assert "sessions" in refusal
-    assert parse_welcome(data).refusal == refusal
-
-
 def test_a_refusal_of_the_future_is_still_a_refusal() -> None:
     """A reason that this version does not know is not taken for a welcome."""
     data, _ = pack_welcome(parse_hello(pack_hello(NONCE)), EPOCH, NONCE)
@@ -68,3 +64,40 @@ def test_a_beginning_of_the_magic_may_still_become_one() -> None:
     for count in range(len(MAGIC) + 1):
         check_magic(MAGIC[:count])
     check_magic(pack_hello(NONCE))
+
+
+SAID: dict[str, Any] = {
+    "secret": b"s" * 32,
+    "hello": pack_hello(NONCE),
+    "welcome": pack_welcome(parse_hello(pack_hello(NONCE)), EPOCH, NONCE)[0],
+    "session": b"i" * 16,
+    "attempt": 2,
+    "received": 7,
+}
+OTHER: dict[str, Any] = {
+    "secret": b"S" * 32,
+    "hello": pack_hello(NONCE[::-1]),
+    "welcome": pack_welcome(parse_hello(pack_hello(NONCE)), EPOCH, NONCE[::-1])[0],
+    "session": b"I" * 16,
+    "attempt": 3,
+    "received": 8,
+}
+
+
+def test_a_proof_is_the_same_at_both_ends() -> None:
+    """Nothing but what was said is in it; it has the length of its hash."""
+    assert resume_proof(**SAID) == resume_proof(**SAID)
+    assert len(resume_proof(**SAID)) == 32
+    assert SAID["secret"] not in resume_proof(**SAID)
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_proof_of_one_connection_is_of_no_use_on_another(name: str) -> None:
+    """The secret, either end's first bytes, and all that is claimed: another of any gives another proof."""
+    assert resume_proof(**{**SAID, name: OTHER[name]}) != resume_proof(**SAID)
+
+
+def test_a_proof_does_not_take_the_attempt_for_the_count() -> None:
+    """The two numbers stand in their places."""
+    swapped = {**SAID, "attempt": SAID["received"], "received": SAID["attempt"]}
+    assert resume_proof(**swapped) != resume_proof(**SAID)

@@ -9,22 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiopg import errors
-from aiopg._core import messages
 from aiopg._core.messages import (
-    KIND_OF,
-    Acknowledge,
+    COMMANDS,
     Answer,
-    Arrive,
     Cancel,
-    Goodbye,
+    Failed,
     Join,
-    Message,
-    Needs,
-    Open,
-    Opened,
-    Put,
-    Take,
-    decode_message,
+    Withdrawn,
+    answer,
     pack_error,
     pack_value,
     unpack_error,
@@ -32,64 +24,23 @@ from aiopg._core.messages import (
 )
 from aiopg.errors import AiopgError, CollectiveMismatchError, PeerLostError, ProtocolError, UsageError
 
-EXAMPLES: list[Message] = [
-    Open(b"id", 7, ()),
-    Opened(b"id", 7, 100, 4711, ()),
-    Acknowledge(()),
-    Goodbye("bye", ()),
-    Join(1, 2, "group", 0, 4, 3600.0, "pid 1", ()),
-    Put(1, 2, 3, "tag", (b"body",)),
-    Put(1, 2, 3, -5, (b"body",)),
-    Take(1, 2, 3, 0, ()),
-    Arrive(1, 2, 0, 9, "reduce", 0, "sum", Needs.ALL, 1, (b"part",)),
-    Cancel(1, ()),
-    Answer(1, True, (b"result",)),
-]
+
+def test_commands_and_events_name_their_call_first_and_carry_a_body_last() -> None:
+    """Whoever answers or forwards one needs to know no more of it."""
+    events: set[type[Any]] = {Answer, Failed, Withdrawn}
+    commands: frozenset[type[Any]] = COMMANDS
+    for cls in commands | events:
+        assert (cls._fields[0], cls._fields[-1]) == ("call", "body")
+        assert cls._field_defaults["body"] == ()
+    assert {Cancel, Join} < commands
+    assert not commands & events
 
 
-def head_of(message: Message) -> list[Any]:
-    """The head of the frame that carries it."""
-    return [1, 0, KIND_OF[type(message)], *message[:-1]]
-
-
-@pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
-def test_a_message_is_decoded_as_it_was(message: Message) -> None:
-    """Kind and fields say it all."""
-    assert decode_message(head_of(message), message.body) == message
-
-
-def test_every_message_has_a_kind_and_kinds_are_unique() -> None:
-    """The set is closed: each class of it stands in the table once, with a type for each field."""
-    for kind, (cls, fields) in messages._WIRE.items():
-        assert messages.KIND_OF[cls] == kind
-        assert len(fields) + 1 == len(cls._fields)
-
-
-@pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
-def test_a_field_too_many_too_few_or_of_another_type_is_refused(message: Message) -> None:
-    """Also bool for int, int for float, and bytes for str: the types are exact."""
-    head = head_of(message)
-    wrong = [[*head, 0], *([head[:-1]] if len(head) > 3 else [])]
-    wrong += [[*head[:i], other, *head[i + 1 :]] for i in range(3, len(head)) for other in (None, [1], 2 + 0j)]
-    for damaged in wrong:
-        with pytest.raises(ProtocolError, match="wrong number or types"):
-            decode_message(damaged, message.body)
-    with pytest.raises(ProtocolError, match="wrong number or types"):
-        decode_message([1, 0, KIND_OF[Cancel], True], ())
-
-
-@pytest.mark.parametrize("head", [[], [1], [1, 0], [1, 0, 99], [1, 0, "10"], [1, 0, True], [1, 0, [3]], [1, 0, None]])
-def test_an_unknown_kind_is_refused(head: list[Any]) -> None:
-    """Whatever stands in its place."""
-    with pytest.raises(ProtocolError, match="no message has kind"):
-        decode_message(head, ())
-
-
-def test_the_refusal_of_a_kind_is_short() -> None:
-    """It is sent back in a Goodbye, whose own head must not be too long."""
-    with pytest.raises(ProtocolError) as caught:
-        decode_message([1, 0, b"\x00" * 4000], ())
-    assert len(caught.value.reason) < 200
+def test_the_cheap_answer_is_an_answer() -> None:
+    """Equal to one made by its constructor, and of its class."""
+    made = answer(7, True, (b"body",))
+    assert made == Answer(7, True, (b"body",))
+    assert type(made) is Answer
 
 
 ERRORS = [

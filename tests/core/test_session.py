@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import pytest
 
-from aiopg._core.frames import Buffer, FrameReceiver
+from aiopg._core.frames import JOIN_BELOW, Buffer, FrameReceiver, body_size
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Acknowledge, Answer, Cancel, Goodbye, Message, Put, decode_message
+from aiopg._core.messages import Acknowledge, Answer, Arrive, Cancel, Goodbye, Message, Needs, Put
 from aiopg._core.session import Session
+from aiopg._core.wire import decode_message
 from aiopg.errors import ProtocolError, UsageError
 
 LIMITS = Limits()
@@ -31,18 +31,19 @@ class End:
 
     def hear(self, data: bytes) -> None:
         """Bytes came."""
-        for head, body in self.receiver.receive_data(data):
-            if self.session.receive(head):
-                self.acted.append(decode_message(head, body))
+        for frame in self.receiver.receive_data(data):
+            seq, ack, *_ = frame
+            if self.session.receive(seq, ack):
+                self.acted.append(decode_message(frame))
 
 
 def joined(buffers: tuple[Buffer, ...]) -> bytes:
     return b"".join(buffers)
 
 
-def head(seq: Any, ack: Any) -> list[Any]:
-    """The head of a Cancel with these numbers."""
-    return [seq, ack, 40, 1]
+def large(size: int = JOIN_BELOW + 1) -> Put:
+    """A message whose body is not copied behind its head."""
+    return Put(1, 1, 0, 0, (b"l" * size,))
 
 
 def test_messages_are_numbered_and_kept_until_acknowledged() -> None:
@@ -73,17 +74,17 @@ def test_a_message_that_comes_twice_is_new_once() -> None:
     """The second is dropped, its acknowledgement still counts."""
     session = Session(LIMITS)
     session.send(Cancel(1))
-    assert session.receive(head(1, 0))
-    assert not session.receive(head(1, 1))
+    assert session.receive(1, 0)
+    assert not session.receive(1, 1)
     assert session.acknowledged == 1
 
 
 def test_a_gap_is_an_error() -> None:
     """A connection delivers in order, so one of the ends is wrong."""
     session = Session(LIMITS)
-    session.receive(head(1, 0))
+    session.receive(1, 0)
     with pytest.raises(ProtocolError, match="message 3 came after 1"):
-        session.receive(head(3, 0))
+        session.receive(3, 0)
 
 
 def test_an_acknowledgement_from_the_future_is_an_error() -> None:
@@ -91,7 +92,7 @@ def test_an_acknowledgement_from_the_future_is_an_error() -> None:
     session = Session(LIMITS)
     session.send(Cancel(1))
     with pytest.raises(ProtocolError, match="message 2 acknowledged, and only 1 sent"):
-        session.receive(head(0, 2))
+        session.receive(0, 2)
 
 
 def test_an_older_acknowledgement_says_nothing_new() -> None:
@@ -99,39 +100,119 @@ def test_an_older_acknowledgement_says_nothing_new() -> None:
     session = Session(LIMITS)
     for call in (1, 2):
         session.send(Cancel(call))
-    session.receive(head(0, 2))
-    session.receive(head(0, 1))
+    session.receive(0, 2)
+    session.receive(0, 1)
     assert session.acknowledged == 2
 
 
-@pytest.mark.parametrize("bad", [[], [1], [1, 0], ["1", 0, 40], [1, None, 40], [True, 0, 40], [1, 1.0, 40]])
-def test_a_head_without_its_numbers_is_an_error(bad: list[Any]) -> None:
-    """Both are integers, always."""
-    with pytest.raises(ProtocolError, match="without sequence number"):
-        Session(LIMITS).receive(bad)
-
-
-def test_sending_stops_when_nothing_is_acknowledged() -> None:
-    """The outbox is bounded."""
+def test_a_session_is_full_when_too_many_messages_are_not_acknowledged() -> None:
+    """The outbox is bounded by who can wait; what is sent in spite of it counts too."""
     session = Session(Limits(outbox_frames=2))
+    full = [session.full]
+    for call in (1, 2, 3):
+        session.send(Cancel(call))
+        full.append(session.full)
+    assert full == [False, False, True, True]
+    full = []
+    for ack in (1, 2):
+        session.note_acknowledgement(ack)
+        full.append(session.full)
+    session.send(Cancel(4))
+    assert [*full, session.full] == [True, False, True]
+
+
+def test_a_session_is_full_when_large_messages_that_are_not_acknowledged_are_over_the_limit() -> None:
+    """One message may take it past the limit; to be at the limit is not to be past it."""
+    size = body_size(Session(LIMITS).send(large()))
+    session = Session(Limits(retained_bytes=2 * size))
+    session.send(large())
+    session.send(large())
+    assert (session.retained, session.full) == (2 * size, False)
+    session.send(large(JOIN_BELOW + 2))
+    assert (session.retained, session.full) == (3 * size + 1, True)
     session.send(Cancel(1))
-    session.send(Cancel(2))
-    with pytest.raises(ProtocolError, match="2 messages sent and none acknowledged"):
-        session.send(Cancel(3))
+    assert session.full
     session.note_acknowledgement(1)
-    session.send(Cancel(3))
+    assert (session.retained, session.full) == (2 * size + 1, True)
+    session.note_acknowledgement(2)
+    assert (session.retained, session.full) == (size + 1, False)
+    assert f"retained={size + 1}" in repr(session)
 
 
-@pytest.mark.parametrize("tag", ["\udcff", 2**64, "t" * 5000])
-def test_a_message_that_cannot_be_sent_leaves_no_trace(tag: int | str) -> None:
+def test_a_payload_over_the_limit_of_what_is_retained_can_be_sent() -> None:
+    """A session without anything else to wait for takes any legal message, and is full with it."""
+    session = Session(Limits(retained_bytes=1))
+    session.send(large(10 * JOIN_BELOW))
+    assert session.full
+    session.note_acknowledgement(1)
+    assert (session.retained, session.full) == (0, False)
+
+
+def test_small_messages_are_bounded_by_their_number_alone() -> None:
+    """Their bytes are not counted: up to `JOIN_BELOW` a body is in one buffer with its head."""
+    session = Session(Limits(retained_bytes=1))
+    session.send(large(JOIN_BELOW))
+    session.send(Cancel(1))
+    assert (session.retained, session.full) == (0, False)
+
+
+@pytest.mark.parametrize("limits", [Limits(outbox_frames=3), Limits(retained_bytes=JOIN_BELOW)])
+def test_nothing_is_retained_and_a_session_not_full_when_all_is_acknowledged(limits: Limits) -> None:
+    """Whatever it was full of, and also where the acknowledgement comes with a resume."""
+    session = Session(limits)
+    for _ in range(2):
+        for message in (large(), Cancel(1), large(3 * JOIN_BELOW), Cancel(2)):
+            session.send(message)
+        assert session.full
+        assert session.resend(session.sent) == []
+        assert (session.retained, session.full) == (0, False)
+
+
+def test_a_message_outside_the_stream_is_not_retained() -> None:
+    """It is not kept, so it fills nothing."""
+    session = Session(Limits(outbox_frames=1, retained_bytes=1))
+    session.aside(Goodbye("bye", (b"l" * (JOIN_BELOW + 1),)))
+    session.acknowledge()
+    assert (session.sent, session.retained, session.full) == (0, 0, False)
+
+
+UNSENDABLE: list[Message] = [
+    Put(1, 1, 0, "\udcff"),
+    Put(1, 1, 0, 2**63),
+    Put(1, 1, 0, "t" * 5000),
+    Put(2**63, 1, 0, "t", (b"l" * (JOIN_BELOW + 1),)),
+]
+
+
+@pytest.mark.parametrize("message", UNSENDABLE, ids=["no text", "no 64 bits", "too long", "large"])
+def test_a_message_that_cannot_be_sent_leaves_no_trace(message: Message) -> None:
     """It takes no number and tells no acknowledgement: the stream goes on without a gap."""
     a, b = End(), End()
     a.hear(joined(b.session.send(Cancel(9))))
     with pytest.raises(UsageError, match="a Put"):
-        a.session.send(Put(1, 1, 0, tag))
+        a.session.send(message)
     assert (a.session.sent, a.session.received, a.session.told) == (0, 1, 0)
+    assert (a.session.retained, a.session.full, a.session.resend(0)) == (0, False, [])
     b.hear(joined(a.session.send(Cancel(2))))
     assert b.acted == [Cancel(2)]
+
+
+def test_an_operation_that_is_none_leaves_no_trace() -> None:
+    """As any other message that cannot be sent."""
+    a, b = End(), End()
+    with pytest.raises(UsageError, match=r"an? Arrive"):
+        a.session.send(Arrive(1, 1, 0, 1, "dance", -1, "", Needs.ALL, 0))
+    b.hear(joined(a.session.send(Cancel(2))))
+    assert b.acted == [Cancel(2)]
+
+
+def test_a_message_aside_that_cannot_be_sent_tells_no_acknowledgement() -> None:
+    """What was not sent has told nothing: the acknowledgement is still due."""
+    a, b = End(), End()
+    a.hear(joined(b.session.send(Cancel(9))))
+    with pytest.raises(UsageError, match="a Goodbye"):
+        a.session.aside(Goodbye("\udcff"))
+    assert a.session.told == 0
 
 
 def test_a_resume_sends_exactly_what_the_other_end_lacks() -> None:
@@ -183,6 +264,7 @@ def test_every_message_acts_once_and_in_order_over_cut_connections(seed: int) ->
             ends[me].hear(data)
         elif action < 0.95:
             under_way[1 - me] += joined(ends[me].session.acknowledge())
+            assert ends[me].session.retained == sum(body_size(sent) for sent in ends[me].session._outbox if sent[1:])
         else:
             resume()
     resume()
@@ -196,3 +278,4 @@ def test_every_message_acts_once_and_in_order_over_cut_connections(seed: int) ->
         assert {type(m) for m in ends[me].acted} <= {Put, Acknowledge}
         ends[1 - me].session.note_acknowledgement(ends[me].session.received)
         assert not ends[1 - me].session._outbox
+        assert (ends[1 - me].session.retained, ends[1 - me].session.full) == (0, False)

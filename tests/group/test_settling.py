@@ -127,7 +127,7 @@ async def test_small_frames_are_not_held_back() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     async with StoreServer(listen_socket=listening) as server:
         store = await open_store(server.address)
-        links = [store._client, *server._connections]  # type: ignore[attr-defined]
+        links = [store._client._connection, *server._started()._connections]  # type: ignore[attr-defined]
         assert len(links) == 2
         for link in links:
             assert link._transport is not None

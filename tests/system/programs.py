@@ -1,11 +1,13 @@
-"""What the ranks of the system tests do: `python programs.py NAME RANK WORLD_SIZE PORT LOOP [OPTION...]`.
+"""What the ranks of the system tests do: `python -m tests.system.programs NAME RANK WORLD_SIZE WHERE LOOP [OPTION...]`.
 
+WHERE is the port for rank 0 to host the store on, or the URL of a store that runs.
 Each prints JSON lines; the last one is its result.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import sys
@@ -25,11 +27,15 @@ def say(value: Any) -> None:
 class Place:
     """Where this rank is."""
 
-    def __init__(self, rank: int, world_size: int, port: int, options: list[str]) -> None:
-        self.rank, self.world_size, self.port, self.options = rank, world_size, port, options
+    def __init__(self, rank: int, world_size: int, where: str, options: list[str]) -> None:
+        self.rank, self.world_size, self.options = rank, world_size, options
+        self.port = int(where) if where.isdecimal() else 0
+        self.url = None if where.isdecimal() else where
 
     async def create(self, **options: Any) -> AsyncStatelessGroup:
-        """The group that all ranks form."""
+        """The group that all ranks form: rank 0 hosts its store, or it is formed over the store that runs already."""
+        if self.url is not None:
+            return await AsyncStatelessGroup.connect(self.url, rank=self.rank, world_size=self.world_size, **options)
         return await AsyncStatelessGroup.create("127.0.0.1", self.port, self.rank, self.world_size, **options)
 
 
@@ -172,13 +178,27 @@ async def pair_then_four(place: Place) -> None:
     say(await asyncio.gather(*calls))
 
 
-def main() -> None:
-    """Run one rank."""
-    name, rank, world_size, port, loop, *options = sys.argv[1:]
-    place = Place(int(rank), int(world_size), int(port), options)
+def hide_identity() -> None:
+    """Say nobody instead of who this process is, as on a platform where that cannot be told."""
+    from aiopg.client import _client
+    from aiopg.processes import ProcessIdentity
+
+    vars(_client)["own_identity"] = lambda: ProcessIdentity(0, 0, 0, "")
+
+
+def main(programs: dict[str, Any]) -> None:
+    """Run one rank of one of these programs; one that is a plain function runs without an event loop."""
+    name, rank, world_size, where, loop, *options = sys.argv[1:]
+    if os.environ.get("AIOPG_TEST_UNWATCHED"):
+        hide_identity()
+    place = Place(int(rank), int(world_size), where, options)
+    program = programs[name]
+    if not inspect.iscoroutinefunction(program):
+        program(place)
+        return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner:
-        runner.run(globals()[name](place))
+        runner.run(program(place))
 
 
 if __name__ == "__main__":
-    main()
+    main(globals())

@@ -1,8 +1,9 @@
 """The engine: everything a store knows and does, as a deterministic function of its inputs.
 
 Inputs are `apply` (a session said something), `confirm` (a session acknowledged an answer that asked for it),
-`end_session` and `handle_timer`; each returns the events to deliver, in order. `now` is monotonic seconds and
-never runs backwards. The same inputs give the same events and the same state, always.
+`away` and `back` (no connection carries a session; one does again), `end_session` and `handle_timer`; each returns the
+events to deliver, in order. `now` is monotonic seconds and never runs backwards. The same inputs give the same events
+and the same state, always.
 
 The engine trusts no session: a command that makes no sense is answered with an error and changes nothing.
 """
@@ -15,9 +16,8 @@ from copy import copy
 from typing import Any, TypeAlias, cast
 
 from aiopg._core.frames import body_size
-from aiopg._core.groups import Groups, Incarnation, Seat
+from aiopg._core.groups import Groups, Queued, Seat
 from aiopg._core.limits import Limits
-from aiopg._core.mailboxes import Address
 from aiopg._core.messages import (
     Abort,
     Arrive,
@@ -36,14 +36,17 @@ from aiopg._core.messages import (
     Take,
     TakeBack,
     Vacate,
+    Watch,
     pack_value,
 )
 from aiopg._core.replies import Replies, SessionId
 from aiopg.errors import (
     AiopgError,
+    FencedError,
     GroupAbortedError,
     GroupClosedError,
     ProtocolError,
+    RankConflictError,
     StoreFullError,
     UsageError,
 )
@@ -65,11 +68,18 @@ class Engine:
     def __init__(self, limits: Limits, about: Mapping[str, object]) -> None:
         """`about`: plain values that the shell wants in every description of this store (its pid, its version)."""
         self._limits = limits
-        self._about = dict(about)
         self._replies = Replies(limits.waiting_calls)
         self._groups = Groups(limits, self._replies)
         self._seats: dict[SessionId, dict[int, Seat]] = {}
+        self._away: set[SessionId] = set()  # sessions that no connection carries
+        self._queue: list[Queued] = []
+        self._fenced: dict[tuple[SessionId, int], FencedError] = {}  # seats that were taken over
         self._swept = 0.0
+        self.complete(about)
+
+    def complete(self, about: Mapping[str, object]) -> None:
+        """Give the engine what is not state, and so in no snapshot."""
+        self._about = dict(about)
         self._handlers: dict[type[Any], Callable[[SessionId, Any, float], None]] = {
             Join: self._join,
             Leave: self._leave,
@@ -82,6 +92,7 @@ class Engine:
             Cancel: self._cancel,
             Inquire: self._inquire,
             Expire: self._expire,
+            Watch: self._watch,
             Status: self._status,
         }
 
@@ -106,8 +117,22 @@ class Engine:
         self._replies.confirm(session, call)
         return self._replies.drain()
 
+    def away(self, session: SessionId) -> None:
+        """No connection carries the session; it may come back. Who wants its ranks waits to see whether it does."""
+        self._away.add(session)
+
+    def back(self, session: SessionId) -> Events:
+        """A connection carries the session again."""
+        self._away.discard(session)
+        for queued in [queued for queued in self._queue if queued.holder.session == session]:
+            self._refuse(queued, queued.holder.holder)
+        return self._replies.drain()
+
     def end_session(self, session: SessionId, reason: str) -> Events:
         """A session is over: its members are gone from their groups, for the `reason` given."""
+        self._away.discard(session)
+        for key in [key for key in self._fenced if key[0] == session]:
+            del self._fenced[key]
         seats = self._seats.pop(session, {})
         for waiting in self._replies.waiting_of(session):
             if not isinstance(waiting, Seat):
@@ -115,6 +140,7 @@ class Engine:
         for seat in seats.values():
             self._groups.lose(seat, reason)
         self._replies.end_session(session)
+        self._seat_queued()
         return self._replies.drain()
 
     def next_deadline(self) -> float | None:
@@ -151,8 +177,47 @@ class Engine:
     def _join(self, session: SessionId, join: Join, now: float) -> None:
         self._check_join(session, join)
         self._replies.check(session, join.call)
+        holder = self._groups.holder(join)
+        if holder is not None and join.takeover:
+            self._fence(holder, join.holder)
+        elif holder is not None and holder.session in self._away:
+            queued = Queued(session, join, holder, self._queue)
+            self._replies.wait(queued)
+            self._queue.append(queued)
+            return
+        self._take_seat(session, join)
+
+    def _take_seat(self, session: SessionId, join: Join) -> None:
         seat = self._groups.join(session, join)
         self._seats.setdefault(session, {})[join.seat] = seat
+
+    def _fence(self, seat: Seat, by: str) -> None:
+        """Put a member out: its rank has another holder from here on."""
+        error = FencedError(seat.incarnation.name, seat.rank, by)
+        for waiting in self._replies.waiting_of(seat.session, seat.seat):
+            if waiting is seat or waiting.withdraw():
+                self._replies.fail([waiting], error)
+        for queued in [queued for queued in self._queue if queued.holder is seat]:
+            self._refuse(queued, by)
+        self._fenced[seat.session, seat.seat] = error
+        self._groups.lose(seat, f"its rank was taken over by {by}")
+        self._unseat(seat.session, seat.seat)
+
+    def _refuse(self, queued: Queued, holder: str) -> None:
+        """Who queues for a rank does not get it: that `holder` is there."""
+        self._queue.remove(queued)
+        self._replies.fail([queued], RankConflictError(queued.join.group, queued.join.rank, holder))
+
+    def _seat_queued(self) -> None:
+        """Seats may have become free: who waits for one gets it, or the error that tells why not."""
+        for queued in [queued for queued in self._queue if not queued.holder_is_there()]:
+            self._queue.remove(queued)
+            self._replies.let_go(queued)
+            try:
+                self._check_join(queued.session, queued.join)  # again: the session may have joined more meanwhile
+                self._take_seat(queued.session, queued.join)
+            except AiopgError as error:
+                self._replies.fail_now(queued.session, queued.call, error)
 
     def _check_join(self, session: SessionId, join: Join) -> None:
         limits = self._limits
@@ -176,11 +241,18 @@ class Engine:
             if not isinstance(waiting, Seat) and not waiting.withdraw():
                 continue
             self._replies.withdrawn(waiting, facts)
-        self._groups.lose(seat, "it left the group")
+        self._groups.lose(seat, "it left the group", "left")
         self._unseat(session, leave.seat)
+        self._seat_queued()
         self._replies.answer_now(session, leave.call)
 
     def _vacate(self, session: SessionId, vacate: Vacate, now: float) -> None:
+        for queued in self._queue:
+            if (queued.session, queued.seat) == (session, vacate.seat):
+                self._queue.remove(queued)
+                self._replies.withdrawn(queued, queued.facts())
+                self._replies.answer_now(session, vacate.call)
+                return
         seat = self._seat(session, vacate.seat)
         if seat.used:  # what it did cannot be undone, so nobody can take its place
             self._leave(session, vacate, now)
@@ -189,6 +261,7 @@ class Engine:
             self._replies.withdrawn(seat, seat.facts())
         self._groups.unseat(seat)
         self._unseat(session, vacate.seat)
+        self._seat_queued()
         self._replies.answer_now(session, vacate.call)
 
     def _abort(self, session: SessionId, abort: Abort, now: float) -> None:
@@ -202,6 +275,8 @@ class Engine:
     def _seat(self, session: SessionId, number: int) -> Seat:
         seat = self._seats.get(session, {}).get(number)
         if seat is None:
+            if (fenced := self._fenced.get((session, number))) is not None:
+                raise copy(fenced)
             raise GroupClosedError(f"seat {number} is not taken")
         return seat
 
@@ -213,11 +288,12 @@ class Engine:
 
     def _working_seat(self, session: SessionId, number: int, tag: Tag = 0) -> Seat:
         """The seat, if its group can work; raises what every call on it fails with otherwise."""
-        seat = self._seat(session, number)
-        incarnation = seat.incarnation
-        if incarnation.aborted is not None:
-            raise copy(incarnation.aborted)  # raising the kept one would grow its traceback each time
-        if not incarnation.live:
+        seats = self._seats.get(session)
+        seat = seats.get(number) if seats else None
+        if seat is None or not seat.incarnation.works:
+            seat = self._seat(session, number)
+            if (aborted := seat.incarnation.aborted) is not None:
+                raise copy(aborted)  # raising the kept one would grow its traceback each time
             raise ProtocolError("the group is not formed yet")
         if type(tag) is str and len(tag.encode(errors="replace")) > self._limits.tag_bytes:
             raise UsageError(f"a tag has at most {self._limits.tag_bytes} bytes, not {tag!r:.200}")
@@ -227,48 +303,40 @@ class Engine:
     # ------------------------------------------------------------------------------------------------ messages
 
     def _put(self, session: SessionId, put: Put, now: float) -> None:
-        seat = self._working_seat(session, put.seat, put.tag)
+        call, number, dst, tag, body = put
+        seat = self._working_seat(session, number, tag)
         incarnation = seat.incarnation
-        if (absent := self._absent(incarnation, put.dst)) is not None:
+        if dst not in incarnation.seats and (absent := incarnation.absent(dst)) is not None:
             raise absent
-        incarnation.check_room(body_size(put.body))
-        address = Address(seat.rank, put.dst, put.tag)
-        incarnation.mailboxes.put(address, put.body, put.call, now + seat.ttl)
-        self._replies.answer_now(session, put.call)
+        incarnation.check_room(body_size(body))
+        incarnation.mailboxes.put((seat.rank, dst, tag), body, call, now + seat.ttl)
+        self._replies.answer_now(session, call)
 
     def _take_back(self, session: SessionId, command: TakeBack, now: float) -> None:
         seat = self._working_seat(session, command.seat, command.tag)
-        address = Address(seat.rank, command.dst, command.tag)
+        address = (seat.rank, command.dst, command.tag)
         taken = not seat.incarnation.mailboxes.take_back(address, command.put)
         self._replies.answer_now(session, command.call, pack_value(taken))
 
     def _take(self, session: SessionId, take: Take, now: float) -> None:
-        seat = self._working_seat(session, take.seat, take.tag)
+        _, number, src, tag, _ = take
+        seat = self._working_seat(session, number, tag)
         incarnation = seat.incarnation
-        gone = self._absent(incarnation, take.src)
-        incarnation.mailboxes.take(session, take, Address(take.src, seat.rank, take.tag), now, gone)
-
-    def _absent(self, incarnation: Incarnation, rank: int) -> AiopgError | None:
-        """Why `rank` will not do its part in this live group any more, if so."""
-        if rank in incarnation.seats:
-            return None
-        if rank in incarnation.gone:
-            return copy(incarnation.gone[rank])
-        if 0 <= rank < incarnation.world_size:
-            return None  # its joiner withdrew; whoever joins in its place will do it
-        return UsageError(f"group {incarnation.name!r} has ranks 0 to {incarnation.world_size - 1}, not {rank}")
+        gone = None if src in incarnation.seats else incarnation.absent(src)
+        incarnation.mailboxes.take(session, take, (src, seat.rank, tag), now, gone)
 
     # --------------------------------------------------------------------------------------------- collectives
 
     def _arrive(self, session: SessionId, arrive: Arrive, now: float) -> None:
-        seat = self._working_seat(session, arrive.seat, arrive.tag)
+        _, number, tag, _, _, root, _, needs, _, body = arrive
+        seat = self._working_seat(session, number, tag)
         incarnation = seat.incarnation
-        if arrive.needs == Needs.ROOT and not 0 <= arrive.root < incarnation.world_size:
-            raise UsageError(f"root must be 0 to {incarnation.world_size - 1}, not {arrive.root}")
-        if not Needs.NOTHING <= arrive.needs <= Needs.ALL_TOLD:
-            raise ProtocolError(f"no arrival needs {arrive.needs}")
-        if arrive.body:
-            incarnation.check_room(body_size(arrive.body))
+        if needs == Needs.ROOT and not 0 <= root < incarnation.world_size:
+            raise UsageError(f"root must be 0 to {incarnation.world_size - 1}, not {root}")
+        if not Needs.NOTHING <= needs <= Needs.ALL_TOLD:
+            raise ProtocolError(f"no arrival needs {needs}")
+        if body:
+            incarnation.check_room(body_size(body))
         incarnation.rounds.arrive(session, seat.rank, arrive, now, seat.ttl)
 
     # ---------------------------------------------------------------------------------------------- every call
@@ -282,6 +350,7 @@ class Engine:
             self._replies.withdrawn(waiting, facts)
             if isinstance(waiting, Seat):
                 self._unseat(session, waiting.seat)
+                self._seat_queued()
 
     def _inquire(self, session: SessionId, inquire: Inquire, now: float) -> None:
         waiting = self._replies.waiting(session, inquire.about)
@@ -291,6 +360,12 @@ class Engine:
         incarnation = self._working_seat(session, expire.seat).incarnation
         count = incarnation.mailboxes.expire(now) + incarnation.rounds.expire(now)
         self._replies.answer_now(session, expire.call, pack_value(count))
+
+    def _watch(self, session: SessionId, watch: Watch, now: float) -> None:
+        seat = self._seat(session, watch.seat)
+        if not seat.incarnation.live:
+            raise ProtocolError("the group is not formed yet")
+        seat.incarnation.history.watch(session, watch)
 
     def _status(self, session: SessionId, status: Status, now: float) -> None:
         self._replies.answer_now(session, status.call, pack_value(self.describe()))

@@ -15,6 +15,7 @@ Rules:
 - A joiner may withdraw, and its seat is free again; so it is if the incarnation became live before the withdrawal
   was heard, and the next joiner of that rank completes it. A seat that was left or lost is not used again.
 - A seat held by a live member is a `RankConflictError`, another world_size a `WorldSizeMismatchError`, at once.
+  The engine looks first (`holder`): a joiner may put a holder out, and waits for one whose connection is lost.
 - Incarnation numbers are never reused on one store.
 - A member that leaves or is lost fails what needs it and cannot have it, now and later (`PeerLostError`). An
   aborted incarnation fails everything, until its members have left.
@@ -24,21 +25,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import copy
 
+from aiopg._core.history import History
 from aiopg._core.limits import Limits
 from aiopg._core.mailboxes import Mailboxes
 from aiopg._core.messages import Join, pack_value
 from aiopg._core.replies import Replies, SessionId, Waiting
 from aiopg._core.rounds import Rounds
 from aiopg.errors import (
+    AiopgError,
     GroupAbortedError,
     PeerLostError,
     RankConflictError,
     StoreFullError,
+    UsageError,
     WorldSizeMismatchError,
 )
 
-__all__ = ["Groups", "Incarnation", "Seat"]
+__all__ = ["Groups", "Incarnation", "Queued", "Seat"]
+
+TALLY_STEP = 64 * 1024
+"""A group's bytes are counted in the store's total when they changed by more than this: to add every payload to both
+would cost each call, and the total need not be exact."""
 
 
 class Seat(Waiting):
@@ -63,6 +72,29 @@ class Seat(Waiting):
         return True
 
 
+class Queued(Waiting):
+    """A joiner whose rank is held by a member that no connection carries: it may come back, or be lost."""
+
+    __slots__ = ("_queue", "holder", "join")
+
+    def __init__(self, session: SessionId, join: Join, holder: Seat, queue: list[Queued]) -> None:
+        super().__init__(session, join.seat, join.call)
+        self.join = join
+        self.holder = holder
+        self._queue = queue
+
+    def holder_is_there(self) -> bool:
+        """Whether the seat is still held by the one that it was held by."""
+        return self.holder.incarnation.seats.get(self.holder.rank) is self.holder
+
+    def facts(self) -> tuple[list[int], list[int]]:
+        return [], [self.join.rank]
+
+    def withdraw(self) -> bool:
+        self._queue.remove(self)
+        return True
+
+
 class Incarnation:
     """One life of a group name."""
 
@@ -72,11 +104,16 @@ class Incarnation:
         self.number = number
         self.world_size = world_size
         self.live = False
+        self.works = False
+        """Live and not aborted: its members' calls are to be heard."""
         self.ttl = math.inf
         """The shortest lifetime that any member ever gave its data."""
         self.seats: dict[int, Seat] = {}
         self.gone: dict[int, PeerLostError] = {}
         self.aborted: GroupAbortedError | None = None
+        self.history = History(groups.replies)
+        self.tallied = 0
+        """Of `bytes`, what the store's total counts."""
         self.mailboxes = Mailboxes(name, groups.limits, groups.replies)
         self.rounds = Rounds(name, world_size, groups.limits, groups.replies)
 
@@ -87,14 +124,34 @@ class Incarnation:
 
     def check_room(self, size: int) -> None:
         """Raises `StoreFullError` if `size` more bytes are too many."""
-        limit = self.groups.limits.group_bytes
-        if self.bytes + size > limit:
-            raise StoreFullError("group_bytes", limit, f"group {self.name!r}")
+        held = self.mailboxes.bytes + self.rounds.bytes + size
+        limits = self.groups.limits
+        if held > limits.group_bytes:
+            raise StoreFullError("group_bytes", limits.group_bytes, f"group {self.name!r}")
+        if abs(held - self.tallied) > TALLY_STEP:
+            if self.groups.tally + held - self.tallied > limits.store_bytes:
+                self.groups.count_again()
+            if self.groups.tally + held - self.tallied > limits.store_bytes:
+                raise StoreFullError("store_bytes", limits.store_bytes, "all groups together")
+            self.groups.tally += held - self.tallied
+            self.tallied = held
+
+    def absent(self, rank: int) -> AiopgError | None:
+        """Why `rank` will not do its part in this live group any more, if so."""
+        if rank in self.seats:
+            return None
+        if rank in self.gone:
+            return copy(self.gone[rank])
+        if 0 <= rank < self.world_size:
+            return None  # its joiner withdrew; whoever joins in its place will do it
+        return UsageError(f"group {self.name!r} has ranks 0 to {self.world_size - 1}, not {rank}")
 
     def abort(self, error: GroupAbortedError) -> None:
         """Fail everything, now and later. The first abort is the one that is told."""
         if self.aborted is None:
             self.aborted = error
+            self.works = False
+            self.history.add("aborted", error.origin, error.reason)
             self.mailboxes.abort(error)
             self.rounds.abort(error)
 
@@ -122,6 +179,8 @@ class Groups:
         self.replies = replies
         self._incarnations: dict[str, list[Incarnation]] = {}  # oldest first, never an empty list
         self._last_number = 0
+        self.tally = 0
+        """Payload bytes that wait in all groups, within `TALLY_STEP` a group."""
 
     def __len__(self) -> int:
         return sum(len(lives) for lives in self._incarnations.values())
@@ -141,23 +200,31 @@ class Groups:
         self.replies.wait(seat)
         if len(incarnation.seats) == incarnation.world_size or incarnation.live:
             told = [seat] if incarnation.live else list(incarnation.seats.values())
+            for member in told:
+                incarnation.history.add("joined", member.rank, member.holder)
             incarnation.live = True
+            incarnation.works = incarnation.aborted is None
             body = pack_value(incarnation.number)
             for member in told:
                 self.replies.answer(member, body)
         return seat
 
-    def _free_seat(self, join: Join) -> Incarnation | None:
+    def holder(self, join: Join) -> Seat | None:
+        """Who holds the seat that a joiner would take. Raises `WorldSizeMismatchError`."""
         lives = self._incarnations.get(join.group, [])
         for incarnation in lives:
             if incarnation.world_size != join.world_size:
                 raise WorldSizeMismatchError(join.group, join.world_size, incarnation.world_size)
-        for incarnation in lives:
-            if join.rank in incarnation.gone or incarnation.aborted:
-                continue
-            if (holder := incarnation.seats.get(join.rank)) is not None:
-                raise RankConflictError(join.group, join.rank, holder.holder)
-            return incarnation
+        open_lives = (life for life in lives if join.rank not in life.gone and not life.aborted)
+        oldest = next(open_lives, None)
+        return oldest.seats.get(join.rank) if oldest is not None else None
+
+    def _free_seat(self, join: Join) -> Incarnation | None:
+        if (holder := self.holder(join)) is not None:
+            raise RankConflictError(join.group, join.rank, holder.holder)
+        for incarnation in self._incarnations.get(join.group, []):
+            if join.rank not in incarnation.gone and not incarnation.aborted:
+                return incarnation
         return None
 
     def _open(self, join: Join) -> Incarnation:
@@ -168,15 +235,23 @@ class Groups:
         self._incarnations.setdefault(join.group, []).append(incarnation)
         return incarnation
 
+    def count_again(self) -> None:
+        """Count what all groups hold: the tally does not follow what is read, expires or is dropped."""
+        for incarnation in self:
+            incarnation.tallied = incarnation.bytes
+        self.tally = sum(incarnation.tallied for incarnation in self)
+
     def unseat(self, seat: Seat) -> None:
         """A joiner withdraws: its seat is as if never taken, also where the incarnation has become live meanwhile."""
         incarnation = seat.incarnation
         del incarnation.seats[seat.rank]
+        if incarnation.live:
+            incarnation.history.add("left", seat.rank, "it took its join back")
         if not incarnation.seats:
             self._drop(incarnation)
 
-    def lose(self, seat: Seat, reason: str) -> None:
-        """A member is gone: it left, or was lost."""
+    def lose(self, seat: Seat, reason: str, what: str = "lost") -> None:
+        """A member is gone: it "left", or was "lost"."""
         incarnation = seat.incarnation
         if not incarnation.live:
             self.unseat(seat)
@@ -186,10 +261,12 @@ class Groups:
         incarnation.gone[seat.rank] = error
         incarnation.mailboxes.lose(seat.rank, error)
         incarnation.rounds.lose(seat.rank, error)
+        incarnation.history.add(what, seat.rank, reason)
         if not incarnation.seats:
             self._drop(incarnation)
 
     def _drop(self, incarnation: Incarnation) -> None:
+        self.tally -= incarnation.tallied
         lives = self._incarnations[incarnation.name]
         lives.remove(incarnation)
         if not lives:

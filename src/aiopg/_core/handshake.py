@@ -10,11 +10,17 @@ opens or resumes a session (`messages.Open`, `messages.Opened`)::
 The magic holds a line end, a control-Z and a NUL, so that text protocols and line-end conversion trip over
 it at once. The version range makes the format negotiable from the first day; the nonces and flags are there
 for the login, which adds frames behind WELCOME and changes none of these bytes. `epoch` names one life of the
-server's state.
+server's state: sessions of another life are not to be had any more.
+
+Who opens a session is given a secret with it. To go on with the session over another connection takes a proof
+(HMAC-SHA-256, RFC 2104) that covers both ends' first bytes, and so both nonces: what was heard on one connection is of
+no use on another.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import struct
 from typing import NamedTuple
 
@@ -31,6 +37,7 @@ __all__ = [
     "pack_welcome",
     "parse_hello",
     "parse_welcome",
+    "resume_proof",
 ]
 
 MAGIC = b"aipg\r\n\x1a\x00"
@@ -39,11 +46,7 @@ HANDSHAKE_BYTES = 64
 
 NO_REFUSAL = 0
 REFUSED_VERSION = 1
-REFUSED_FULL = 2
-_REFUSALS = {
-    REFUSED_VERSION: "it speaks another version of the protocol",
-    REFUSED_FULL: "it has as many sessions as it may have",
-}
+_REFUSALS = {REFUSED_VERSION: "it speaks another version of the protocol"}
 
 _HELLO = struct.Struct(">8sHHI32s16x")
 _WELCOME = struct.Struct(">8sHHI16s32s")
@@ -85,13 +88,9 @@ def parse_hello(data: Buffer) -> Hello:
     return Hello(lowest, highest, flags, nonce)
 
 
-def pack_welcome(hello: Hello, epoch: bytes, nonce: bytes, *, full: bool = False) -> tuple[bytes, str]:
+def pack_welcome(hello: Hello, epoch: bytes, nonce: bytes) -> tuple[bytes, str]:
     """The server's answer and why it refuses ("" if it does not)."""
-    refusal = NO_REFUSAL
-    if not hello.lowest <= VERSION <= hello.highest:
-        refusal = REFUSED_VERSION
-    elif full:
-        refusal = REFUSED_FULL
+    refusal = NO_REFUSAL if hello.lowest <= VERSION <= hello.highest else REFUSED_VERSION
     return _WELCOME.pack(MAGIC, VERSION, refusal, 0, epoch, nonce), _REFUSALS.get(refusal, "")
 
 
@@ -100,3 +99,9 @@ def parse_welcome(data: Buffer) -> Welcome:
     _, version, refusal, flags, epoch, nonce = _WELCOME.unpack(data)
     said = _REFUSALS.get(refusal, "it refused without a known reason") if refusal else ""
     return Welcome(version, said, flags, epoch, nonce)
+
+
+def resume_proof(secret: bytes, hello: bytes, welcome: bytes, session: bytes, attempt: int, received: int) -> bytes:
+    """Proves on the connection that began with these 128 bytes that its client knows the session's secret."""
+    said = b"".join((b"aiopg resume", hello, welcome, session, struct.pack(">QQ", attempt, received)))
+    return hmac.digest(secret, said, hashlib.sha256)

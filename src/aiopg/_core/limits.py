@@ -32,6 +32,12 @@ class Limits:
     group_bytes: int = 2 * GIB
     """Payload bytes that one group may have waiting on the store."""
 
+    store_bytes: int = 8 * GIB
+    """Payload bytes that all groups together may have waiting; each group is counted in steps of 64 KiB."""
+
+    group_messages: int = 262144
+    """Messages of one group that wait to be received."""
+
     mailbox_messages: int = 65536
     """Messages waiting in one mailbox, that is for one (src, dst, tag)."""
 
@@ -62,11 +68,18 @@ class Limits:
     sessions: int = 16384
     """Members connected to one store."""
 
-    outbox_frames: int = 65536
-    """Frames sent and not yet acknowledged on one session. Past it the other end is not reading at all."""
+    outbox_frames: int = 4096
+    """Messages sent and not yet acknowledged on one session. Past it nothing more is asked of this session (a member's
+    calls wait, a store reads no more of its commands) until the other end acknowledges some."""
+
+    retained_bytes: int = 64 * MIB
+    """Bytes of the large ones among them. One message may take a session past it: a payload may be larger."""
 
     output_bytes: int = 1 * GIB
-    """Bytes queued for one connection whose reader is slow; past it that connection is cut."""
+    """Bytes that a store keeps for one session whose member does not read; past it that session is ended."""
+
+    grace_seconds: float = 3600.0
+    """The longest that a session may ask to be kept while no connection carries it."""
 
     handshake_seconds: float = 5.0
     """Time from accepting a connection to its first frame (NATS 2 + 2 s, sshd 120 s)."""

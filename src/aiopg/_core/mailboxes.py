@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from aiopg._core.frames import Body, body_size
 from aiopg._core.limits import Limits
@@ -26,12 +26,8 @@ from aiopg.errors import AiopgError, DataExpiredError, PeerLostError, StoreFullE
 __all__ = ["Address", "Mailboxes"]
 
 
-class Address(NamedTuple):
-    """Names a mailbox."""
-
-    src: int
-    dst: int
-    tag: Tag
+Address: TypeAlias = tuple[int, int, Tag]
+"""Names a mailbox: (src, dst, tag)."""
 
 
 class _Letter(NamedTuple):
@@ -60,7 +56,7 @@ class _Take(Waiting):
         self.address = address
 
     def facts(self) -> tuple[list[int], list[int]]:
-        return [], [self.address.src]
+        return [], [self.address[0]]
 
     def withdraw(self) -> bool:
         self._mailboxes.remove_take(self)
@@ -77,33 +73,31 @@ class Mailboxes:
         self._boxes: dict[Address, _Mailbox] = {}
         self.bytes = 0
         """Payload bytes waiting in all mailboxes."""
+        self.messages = 0
+        """Messages waiting in all mailboxes, tombstones included."""
 
     def __len__(self) -> int:
         return len(self._boxes)
-
-    @property
-    def messages(self) -> int:
-        """Messages waiting in all mailboxes, tombstones included."""
-        return sum(len(box.letters) for box in self._boxes.values())
 
     def put(self, address: Address, body: Body, put: int, expires: float) -> None:
         """Append a message, or hand it to the take that waits for it. Raises `StoreFullError`."""
         box = self._boxes.get(address)
         if box is not None and box.takes:
             self._replies.answer(box.takes.popleft(), body)
-            self._drop_if_empty(address, box)
+            if not box.takes:
+                del self._boxes[address]
             return
         if box is None:
             box = _Mailbox()
         elif len(box.letters) >= self._limits.mailbox_messages:
-            raise StoreFullError(
-                "mailbox_messages",
-                self._limits.mailbox_messages,
-                f"messages from rank {address.src} to rank {address.dst}, tag {address.tag!r}, "
-                f"of group {self._group!r}",
-            )
+            src, dst, tag = address
+            holder = f"messages from rank {src} to rank {dst}, tag {tag!r}, of group {self._group!r}"
+            raise StoreFullError("mailbox_messages", self._limits.mailbox_messages, holder)
+        if self.messages >= self._limits.group_messages:
+            raise StoreFullError("group_messages", self._limits.group_messages, f"group {self._group!r}")
         letter = _Letter(body, body_size(body), expires, put)
         box.letters.append(letter)
+        self.messages += 1
         self._boxes[address] = box
         self.bytes += letter.size
 
@@ -115,6 +109,7 @@ class Mailboxes:
         for index, letter in enumerate(box.letters):
             if letter.put == put:
                 del box.letters[index]
+                self.messages -= 1
                 self.bytes -= letter.size
                 self._drop_if_empty(address, box)
                 return True
@@ -128,6 +123,7 @@ class Mailboxes:
         box = self._boxes.get(address)
         if box is not None and box.letters:
             letter = box.letters.popleft()
+            self.messages -= 1
             self.bytes -= letter.size
             self._drop_if_empty(address, box)
             if letter.body is None or letter.expires <= now:
@@ -154,11 +150,13 @@ class Mailboxes:
     def lose(self, rank: int, error: PeerLostError) -> None:
         """A rank is gone."""
         for address, box in list(self._boxes.items()):
-            if address.src == rank:
+            src, dst, _ = address
+            if src == rank:
                 self._replies.fail(box.takes, error)
                 box.takes.clear()
-            if address.dst == rank:
+            if dst == rank:
                 self.bytes -= sum(letter.size for letter in box.letters)
+                self.messages -= len(box.letters)
                 box.letters.clear()
             self._drop_if_empty(address, box)
 
@@ -167,7 +165,7 @@ class Mailboxes:
         for box in self._boxes.values():
             self._replies.fail(box.takes, error)
         self._boxes.clear()
-        self.bytes = 0
+        self.bytes = self.messages = 0
 
     def expire(self, now: float) -> int:
         """Turn messages past their time into tombstones; how many."""
@@ -186,7 +184,7 @@ class Mailboxes:
         return count
 
     def _expired(self, address: Address) -> DataExpiredError:
-        return DataExpiredError(self._group, f"the message from rank {address.src}, tag {address.tag!r},")
+        return DataExpiredError(self._group, f"the message from rank {address[0]}, tag {address[2]!r},")
 
     def _drop_if_empty(self, address: Address, box: _Mailbox) -> None:
         if not box.letters and not box.takes:

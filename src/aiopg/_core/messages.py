@@ -1,9 +1,7 @@
 """What is said inside a session: commands to a store, events from it. The set is closed.
 
-A message is a NamedTuple whose last field is its body (opaque bytes, see `frames.Body`). On the wire its
-other fields follow the frame's sequence number, acknowledgement and kind::
-
-    head = [seq, ack, kind, field, field, ...]        seq 0: not part of the session's stream
+A message is a NamedTuple whose last field is its body (opaque bytes, see `frames.Body`). `wire` says how the other
+fields are written in a frame's head.
 
 Every command carries a `call` number chosen by its sender; each call gets exactly one event back
 (`Answer`, `Failed` or `Withdrawn`) whatever happens, in any order between calls. `seat` names one membership
@@ -12,8 +10,7 @@ of the session, also chosen by the sender (a session can be in many groups).
 
 from __future__ import annotations
 
-from itertools import product
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, get_args
 
 import msgpack
 
@@ -22,9 +19,10 @@ from aiopg._core.frames import Body
 from aiopg.errors import AiopgError, ProtocolError
 
 __all__ = [
-    "KIND_OF",
     "Abort",
     "Acknowledge",
+    "COLLECTIVES",
+    "COMMANDS",
     "Answer",
     "Arrive",
     "Cancel",
@@ -46,8 +44,9 @@ __all__ = [
     "Take",
     "TakeBack",
     "Vacate",
+    "Watch",
     "Withdrawn",
-    "decode_message",
+    "answer",
     "pack_error",
     "pack_value",
     "unpack_error",
@@ -77,7 +76,18 @@ class Open(NamedTuple):
     """Client: open a session (`session` empty), or go on with one of which I hold all up to `received`."""
 
     session: bytes
+    proof: bytes
+    """That I know the session's secret (`handshake.resume_proof`); empty for a new session."""
+    attempt: int
+    """Number of this connection among those of its session, from 1: the store serves only the latest."""
     received: int
+    grace: float
+    """Seconds for which the session is to be kept while no connection carries it."""
+    pid: int
+    """This and the next three: the client's process, for a store on its own host (`processes.ProcessIdentity`)."""
+    start_time: int
+    pid_namespace: int
+    boot_id: str
     body: Body = ()
 
 
@@ -85,9 +95,13 @@ class Opened(NamedTuple):
     """Server: this is your session; I hold all of it up to `received`; no payload over `payload_bytes`."""
 
     session: bytes
+    secret: bytes
+    """What the client proves the session with when it comes again; empty when it did."""
     received: int
     payload_bytes: int
     pid: int
+    patience: float
+    """Seconds for which it is worth trying to come again when the connection is lost."""
     body: Body = ()
 
 
@@ -119,6 +133,8 @@ class Join(NamedTuple):
     """Seconds after which what this member sent and nobody took expires."""
     holder: str
     """Who this is, for the error that a second taker of the rank gets."""
+    takeover: bool = False
+    """Whether a live holder of the rank is to be put out."""
     body: Body = ()
 
 
@@ -218,6 +234,18 @@ class Expire(NamedTuple):
     body: Body = ()
 
 
+class Watch(NamedTuple):
+    """Ask for what happened to the members of this group after its first `after` happenings; waits for some.
+
+    Answered with a list of (what, rank, text): "joined", "left", "lost" or "aborted", who, and what is said of it.
+    """
+
+    call: int
+    seat: int
+    after: int
+    body: Body = ()
+
+
 class Status(NamedTuple):
     """Ask for the state of the store. Answered with a map."""
 
@@ -251,62 +279,24 @@ class Withdrawn(NamedTuple):
     body: Body = ()
 
 
-Command: TypeAlias = Join | Leave | Vacate | Abort | Put | TakeBack | Take | Arrive | Cancel | Inquire | Expire | Status
+Command: TypeAlias = (
+    Join | Leave | Vacate | Abort | Put | TakeBack | Take | Arrive | Cancel | Inquire | Expire | Watch | Status
+)
+COMMANDS: Final = frozenset(get_args(Command))
 Event: TypeAlias = Answer | Failed | Withdrawn
 Message: TypeAlias = Command | Event | Open | Opened | Acknowledge | Goodbye
 
-_TAG = (int, str)
-_WIRE: dict[int, tuple[type[Any], tuple[Any, ...]]] = {
-    1: (Open, (bytes, int)),
-    2: (Opened, (bytes, int, int, int)),
-    3: (Acknowledge, ()),
-    4: (Goodbye, (str,)),
-    10: (Join, (int, int, str, int, int, float, str)),
-    11: (Leave, (int, int)),
-    13: (Vacate, (int, int)),
-    12: (Abort, (int, int, str)),
-    20: (Put, (int, int, int, _TAG)),
-    21: (TakeBack, (int, int, int, _TAG, int)),
-    22: (Take, (int, int, int, _TAG)),
-    30: (Arrive, (int, int, _TAG, int, str, int, str, int, int)),
-    40: (Cancel, (int,)),
-    41: (Inquire, (int, int)),
-    42: (Expire, (int, int)),
-    43: (Status, (int,)),
-    50: (Answer, (int, bool)),
-    51: (Failed, (int,)),
-    52: (Withdrawn, (int,)),
-}
-
-
-def _spellings(fields: tuple[Any, ...]) -> frozenset[tuple[type, ...]]:
-    """Every tuple of exact types that these fields may have."""
-    return frozenset(product(*(f if isinstance(f, tuple) else (f,) for f in fields)))
-
-
-# One comparison of tuples in C checks the types of all fields of a head.
-_KINDS: dict[int, tuple[type[Any], frozenset[tuple[type, ...]]]] = {
-    kind: (cls, _spellings(fields)) for kind, (cls, fields) in _WIRE.items()
-}
-KIND_OF: dict[type[Any], int] = {cls: kind for kind, (cls, _) in _WIRE.items()}
-"""The number that stands for a message's class on the wire."""
-
+COLLECTIVES: Final = (
+    "barrier", "broadcast", "all_gather", "gather", "scatter", "all_to_all", "all_reduce", "reduce",
+)  # fmt: skip
+"""The operations that an `Arrive` may name."""
 
 _new = tuple.__new__  # a NamedTuple's own constructor is a Python function that does no more
 
 
-def decode_message(head: list[Any], body: Body) -> Message:
-    """The message of a frame. Raises `ProtocolError` if the kind is unknown or a field has another type."""
-    kind = head[2] if len(head) > 2 else None
-    known = _KINDS.get(kind) if type(kind) is int else None
-    if known is None:
-        raise ProtocolError(f"no message has kind {kind!r:.100}")
-    cls, spellings = known
-    fields = head[3:]
-    if tuple(map(type, fields)) not in spellings:
-        raise ProtocolError(f"fields of a {cls.__name__} have the wrong number or types")
-    message: Message = _new(cls, (*fields, body))
-    return message
+def answer(call: int, receipt: bool, body: Body) -> Answer:
+    """`Answer(call, receipt, body)`, at a third of the price: one of these is made for every call."""
+    return _new(Answer, (call, receipt, body))
 
 
 # -------------------------------------------------------------------------------- small values in a body

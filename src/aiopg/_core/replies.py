@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable
 from typing import TypeAlias
 
 from aiopg._core.frames import Body
-from aiopg._core.messages import Answer, Event, Failed, Withdrawn, pack_error, pack_value
+from aiopg._core.messages import Event, Failed, Withdrawn, answer, pack_error, pack_value
 from aiopg.errors import AiopgError, ProtocolError, StoreFullError
 
 __all__ = ["Replies", "SessionId", "Waiting"]
@@ -47,10 +47,14 @@ class Replies:
 
     def __init__(self, waiting_calls: int) -> None:
         """`waiting_calls`: as many calls of one session may wait (`Limits.waiting_calls`)."""
-        self._waiting_calls = waiting_calls
+        self.obey(waiting_calls)
         self._waiting: dict[SessionId, dict[int, Waiting]] = {}
         self._receipts: dict[SessionId, dict[int, Waiting]] = {}
         self._events: list[tuple[SessionId, Event]] = []
+
+    def obey(self, waiting_calls: int) -> None:
+        """Keep this limit from here on."""
+        self._waiting_calls = waiting_calls
 
     def __len__(self) -> int:
         """Calls that wait, and answers whose receipt is awaited."""
@@ -72,12 +76,13 @@ class Replies:
 
     def wait(self, waiting: Waiting) -> None:
         """Remember a call that cannot be answered yet. Raises as `check`, and then remembers nothing."""
-        calls = self._waiting.get(waiting.session)
+        session, call = waiting.session, waiting.call
+        calls = self._waiting.get(session)
         if calls is None:
-            calls = self._waiting[waiting.session] = {}
-        elif waiting.call in calls or len(calls) >= self._waiting_calls:
-            self.check(waiting.session, waiting.call)
-        calls[waiting.call] = waiting
+            calls = self._waiting[session] = {}
+        elif call in calls or len(calls) >= self._waiting_calls:
+            self.check(session, call)
+        calls[call] = waiting
 
     def waiting(self, session: SessionId, call: int) -> Waiting | None:
         """The waiting call of that number, if it waits."""
@@ -87,18 +92,18 @@ class Replies:
     def answer(self, waiting: Waiting, body: Body = ()) -> None:
         """End a waiting call with its result."""
         self._forget(waiting)
-        self._events.append((waiting.session, Answer(waiting.call, False, body)))
+        self._events.append((waiting.session, answer(waiting.call, False, body)))
 
     def answer_all(self, waitings: Iterable[Waiting], body: Body, receipt: bool) -> None:
         """End waiting calls with one shared result; with `receipt`, `Waiting.confirmed` is called in time."""
-        events = self._events
+        table = self._waiting
         for waiting in waitings:
             session, call = waiting.session, waiting.call
-            if (calls := self._waiting.get(session)) is not None:
-                calls.pop(call, None)
+            if session in table:
+                table[session].pop(call, None)
             if receipt:
                 self._receipts.setdefault(session, {})[call] = waiting
-            events.append((session, Answer(call, receipt, body)))
+            self._events.append((session, answer(call, receipt, body)))
 
     def fail(self, waitings: Iterable[Waiting], error: AiopgError) -> None:
         """End waiting calls with one error, which is encoded once for all of them."""
@@ -113,9 +118,13 @@ class Replies:
         self._forget(waiting)
         self._events.append((waiting.session, Withdrawn(waiting.call, pack_value(facts))))
 
+    def let_go(self, waiting: Waiting) -> None:
+        """A waiting call goes on as another one with the same number."""
+        self._forget(waiting)
+
     def answer_now(self, session: SessionId, call: int, body: Body = ()) -> None:
         """Answer a call that never waited."""
-        self._events.append((session, Answer(call, False, body)))
+        self._events.append((session, answer(call, False, body)))
 
     def fail_now(self, session: SessionId, call: int, error: AiopgError) -> None:
         """Fail a call that never waited."""
@@ -146,6 +155,8 @@ class Replies:
         """The events since the last time, in order."""
         events, self._events = self._events, []
         return events
+
+    # --------------------------------------------------------------------------------------------------- inside
 
     def _forget(self, waiting: Waiting) -> None:
         calls = self._waiting.get(waiting.session)

@@ -43,11 +43,9 @@ class Arrival(Waiting):
     ) -> None:
         # As Waiting.__init__, without the call: one of these is made for every arrival.
         self.session = session
-        self.seat = command.seat
-        self.call = command.call
+        self.call, self.seat, _, _, _, _, _, self.needs, _, _ = command
         self.round = round
         self.rank = rank
-        self.needs = command.needs
         self.parts = parts
         self.expires = expires
 

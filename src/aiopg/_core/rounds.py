@@ -93,16 +93,17 @@ class Rounds:
 
         Raises `UsageError`, `ProtocolError` or `StoreFullError` for an arrival that cannot be; it was not counted.
         """
-        key = (command.tag, command.number)
+        _, _, tag, number, op, root, detail, _, pieces, _ = command
+        key = (tag, number)
+        signature = (op, root, detail)
+        parts = self._parts(command) if pieces else []
         round = self._rounds.get(key)
-        parts = self._parts(command) if command.pieces else []
-        signature = (command.op, command.root, command.detail)
         if round is None:
             if len(self._rounds) >= self._limits.open_rounds:
                 raise StoreFullError("open_rounds", self._limits.open_rounds, f"group {self._group!r}")
-            round = Round(self, command.tag, command.number, Signature(*signature))
+            round = Round(self, tag, number, Signature(*signature))
         elif rank in round.arrivals:
-            raise UsageError(f"rank {rank} has already arrived at {command.op} number {command.number}")
+            raise UsageError(f"rank {rank} has already arrived at {op} number {number}")
         elif round.oldest <= now:
             self._expire_round(round, now)
         arrival = Arrival(session, command, round, rank, parts, now + ttl)
@@ -114,10 +115,10 @@ class Rounds:
             round.withdrawn.discard(rank)
         if parts:
             round.oldest = min(round.oldest, arrival.expires)
-            size = sum(map(len, parts))
+            size = len(parts[0]) if pieces == 1 else sum(map(len, parts))
             round.bytes += size
             self.bytes += size
-        if self._owed and (owed := self._owed.pop((command.tag, rank), None)) is not None:
+        if self._owed and (owed := self._owed.pop((tag, rank), None)) is not None:
             self._fail_round(round, owed)
         elif round.error is not None:
             self._fail([arrival], round.error)
@@ -139,10 +140,10 @@ class Rounds:
 
     def _settle(self, round: Round, arrival: Arrival) -> None:
         """Answer everybody whom this arrival completes, itself included."""
-        root = round.signature.root
-        if arrival.needs == Needs.NOTHING:
+        needs, root = arrival.needs, round.signature.root
+        if needs == Needs.NOTHING:
             self._answer(arrival, ())
-        elif arrival.needs == Needs.ROOT and arrival.rank != root:
+        elif needs == Needs.ROOT and arrival.rank != root:
             self._settle_needer(round, arrival, [root])
         if arrival.rank == root:
             for other in round.arrivals.values():
@@ -150,7 +151,7 @@ class Rounds:
                     self._settle_needer(round, other, [root])
         if len(round.arrivals) == self.world_size:
             self._complete(round)
-        elif arrival.needs >= Needs.ALL and (self.gone or round.expired):
+        elif needs >= Needs.ALL and (self.gone or round.expired):
             self._settle_needer(round, arrival, range(self.world_size))
 
     def _settle_needer(self, round: Round, arrival: Arrival, needed: list[int] | range) -> None:

@@ -20,14 +20,12 @@ A message with number 0 is outside the stream (`Acknowledge`, `Open`, ...): not 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
-import msgpack
-
-from aiopg._core.frames import Buffer, encode_frame
+from aiopg._core.frames import Buffer
 from aiopg._core.limits import Limits
-from aiopg._core.messages import KIND_OF, Acknowledge, Message
-from aiopg.errors import ProtocolError, UsageError
+from aiopg._core.messages import Acknowledge, Message
+from aiopg._core.wire import encode_message
+from aiopg.errors import ProtocolError
 
 __all__ = ["Session"]
 
@@ -36,11 +34,8 @@ class Session:
     """One end of a session's two streams. Its attributes are for reading."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limit = limits.outbox_frames
-        self._head_bytes = limits.head_bytes
-        # A packer of its own: sessions of one process may live in several threads.
-        self._pack = msgpack.Packer().pack
-        self._outbox: deque[tuple[int, tuple[Buffer, ...]]] = deque()
+        self.obey(limits)
+        self._outbox: deque[tuple[Buffer, ...]] = deque()  # its first message has the number `acknowledged` + 1
         self.sent = 0
         """Number of the last message sent."""
         self.acknowledged = 0
@@ -49,70 +44,79 @@ class Session:
         """Number up to which we hold the other end's messages."""
         self.told = 0
         """Number up to which a frame of ours has acknowledged the other end's messages."""
+        self.retained = 0
+        """Bytes of the large messages that are kept because they are not acknowledged. Small ones (one buffer, see
+        `frames.JOIN_BELOW`) are limited by their number alone: to count their bytes would cost more than it tells."""
+        self.full = False
+        """Whether as much is retained as `Limits` allows, in number or bytes."""
+
+    def obey(self, limits: Limits) -> None:
+        """Keep these limits from here on."""
+        self._frames_limit = limits.outbox_frames
+        self._bytes_limit = limits.retained_bytes
+        self._head_bytes = limits.head_bytes
 
     def __repr__(self) -> str:
-        return f"<Session sent={self.sent} acknowledged={self.acknowledged} received={self.received} told={self.told}>"
+        return (
+            f"<Session sent={self.sent} acknowledged={self.acknowledged} received={self.received} "
+            f"told={self.told} retained={self.retained}>"
+        )
 
     def send(self, message: Message) -> tuple[Buffer, ...]:
         """Number, keep and encode `message`; the buffers to write, in order.
 
-        Raises `ProtocolError` if the other end has stopped acknowledging (`Limits.outbox_frames`), `UsageError` if
-        a field of the message cannot be sent. Then nothing was sent, and the stream goes on.
+        Who can wait does so while the session is `full`. Raises `UsageError` if a field of the message cannot be
+        sent; then nothing was sent, and the stream goes on.
         """
-        if len(self._outbox) >= self._limit:
-            raise ProtocolError(f"{self._limit} messages sent and none acknowledged")
         seq = self.sent + 1
-        try:
-            packed = self._pack((seq, self.received, KIND_OF[type(message)], *message[:-1]))
-        except (ValueError, OverflowError) as error:  # no proper text, or an integer of more than 64 bits
-            raise UsageError(f"a {type(message).__name__} cannot be sent: {error}") from error
-        if len(packed) > self._head_bytes:
-            raise UsageError(
-                f"a {type(message).__name__} with names and texts of {len(packed)} bytes cannot be sent; "
-                f"{self._head_bytes} are allowed"
-            )
-        buffers = encode_frame(packed, message[-1])
+        received = self.received
+        buffers = encode_message(seq, received, message, self._head_bytes)
         self.sent = seq
-        self.told = self.received
-        self._outbox.append((seq, buffers))
+        self.told = received
+        if len(buffers) > 1:
+            self.retained += sum(map(len, buffers))
+            self.full = self.retained > self._bytes_limit or self.full
+        if seq - self.acknowledged >= self._frames_limit:
+            self.full = True
+        self._outbox.append(buffers)
         return buffers
 
     def aside(self, message: Message) -> tuple[Buffer, ...]:
         """Encode a message outside the stream; it still acknowledges what was received."""
+        buffers = encode_message(0, self.received, message, self._head_bytes)
         self.told = self.received
-        return encode_frame(self._pack((0, self.received, KIND_OF[type(message)], *message[:-1])), message[-1])
+        return buffers
 
     def acknowledge(self) -> tuple[Buffer, ...]:
         """A frame that does nothing but acknowledge."""
         return self.aside(Acknowledge())
 
-    def receive(self, head: list[Any]) -> bool:
+    def receive(self, seq: int, ack: int) -> bool:
         """Take note of a frame's number and acknowledgement; whether its message is new and to be acted on.
 
-        Raises `ProtocolError` for a gap, an acknowledgement of what was never sent, or a head without both.
+        Raises `ProtocolError` for a gap, or an acknowledgement of what was never sent.
         """
-        if len(head) < 3 or type(head[0]) is not int or type(head[1]) is not int:
-            raise ProtocolError("frame head without sequence number and acknowledgement")
-        seq, ack = head[0], head[1]
         if ack > self.acknowledged:
             self.note_acknowledgement(ack)
-        expected = self.received + 1
-        if seq == expected:
+        if seq == self.received + 1:
             self.received = seq
             return True
-        if seq > expected:
-            raise ProtocolError(f"message {seq} came after {expected - 1}")
+        if seq > self.received:
+            raise ProtocolError(f"message {seq} came after {self.received}")
         return seq == 0
 
     def note_acknowledgement(self, ack: int) -> None:
         """The other end holds all up to `ack`. Raises `ProtocolError` if that was never sent."""
         if ack > self.sent:
             raise ProtocolError(f"message {ack} acknowledged, and only {self.sent} sent")
-        if ack > self.acknowledged:
-            self.acknowledged = ack
-            outbox = self._outbox
-            while outbox and outbox[0][0] <= ack:
-                outbox.popleft()
+        outbox = self._outbox
+        while self.acknowledged < ack:
+            self.acknowledged += 1
+            buffers = outbox.popleft()
+            if len(buffers) > 1:
+                self.retained -= sum(map(len, buffers))
+        if self.full:
+            self.full = self.retained > self._bytes_limit or len(outbox) >= self._frames_limit
 
     def resend(self, held: int) -> list[tuple[Buffer, ...]]:
         """For a new connection: what the other end, which holds all up to `held`, lacks, in order.
@@ -122,4 +126,4 @@ class Session:
         if held < self.acknowledged:
             raise ProtocolError(f"messages up to {self.acknowledged} were acknowledged, and now {held} are held")
         self.note_acknowledgement(held)
-        return [buffers for _, buffers in self._outbox]
+        return list(self._outbox)

@@ -59,7 +59,7 @@ async def demo(options: argparse.Namespace) -> int:
             flush=True,
         )
         places = [rank_environment(server.address, rank, n, "demo") for rank in range(n)]
-        team = Team("aiopg demo", [sys.executable, "-c", RANK_PROGRAM], places)
+        team = Team("aiopg demo", [sys.executable, "-c", RANK_PROGRAM], places, server.process_ended)
         narrator = Narrator(server.address, n)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(narrator.narrate)

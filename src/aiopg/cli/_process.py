@@ -54,9 +54,14 @@ class RankProcess:
             os.close(stderr_child)
         return cls(process, stdout, stderr)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     async def wait(self) -> int:
-        """Its exit code, as a shell gives it: 128 + N where signal N ended it."""
-        return exit_code(await self._process.wait())
+        """Its return code, as `subprocess` gives it: -N where signal N ended it; see `exit_code`."""
+        return await self._process.wait()
 
     def signal(self, signum: int) -> None:
         """Send a signal to the process and to what it started."""

@@ -52,7 +52,7 @@ async def run(options: argparse.Namespace) -> int:
         # Port 0, and it is held from here on: no other program can take it before the ranks come.
         async with StoreServer(options.host, 0) as server:
             places = [rank_environment(server.address, rank, options.n, options.group) for rank in range(options.n)]
-            return await Team("aiopg run", program, places).run()
+            return await Team("aiopg run", program, places, server.process_ended).run()
     except StoreUnreachableError as error:
         print(f"aiopg run: cannot serve on {error.address}: {error.reason}", file=sys.stderr)
         return BAD_ARGUMENT

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 
-from aiopg.errors import AddressInUseError, StoreUnreachableError
+from aiopg.errors import AddressInUseError, JournalCorruptError, StoreUnreachableError, UsageError
 from aiopg.server import StoreServer
 
 if TYPE_CHECKING:
@@ -28,11 +29,18 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "serve",
         help="serve a store that any number of groups share",
         description="Serve a store. The first line of the output is its address, for AsyncStatelessGroup.connect(). "
-        "It holds everything in memory and ends cleanly on SIGINT or SIGTERM.",
+        "It holds everything in memory, and with --journal on disk too, and ends cleanly on SIGINT or SIGTERM.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0, the default, takes a free one")
     parser.add_argument("--unix", metavar="PATH", help="listen on this unix socket instead")
+    parser.add_argument("--journal", metavar="DIR", help="keep a journal there, and go on where the last one was")
+    parser.add_argument(
+        "--fsync",
+        choices=("batch", "off"),
+        default="batch",
+        help="what the journal survives: a power cut (batch, the default), or only the end of this process (off)",
+    )
     parser.set_defaults(command=serve)
 
 
@@ -42,19 +50,36 @@ async def serve(options: argparse.Namespace) -> int:
     path = None if options.unix is None else str(Path.cwd() / options.unix)
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         try:
-            server = StoreServer(options.host, options.port, path=path)
+            server = StoreServer(options.host, options.port, path=path, journal=options.journal, fsync=options.fsync)
             await server.start()
         except (AddressInUseError, StoreUnreachableError) as error:
             return _refuse(f"cannot serve on {error.address}: {error.reason}")
-        except ValueError as error:
+        except (ValueError, UsageError, JournalCorruptError, OSError) as error:
             return _refuse(str(error))
         try:
             print(server.address, flush=True)
-            async for _ in signals:
-                break
+            return await _wait_for_the_end(server, signals)
         finally:
             await server.close()
-    return 0
+
+
+async def _wait_for_the_end(server: StoreServer, signals: AsyncIterator[signal.Signals]) -> int:
+    """Until a signal comes (0), or the journal cannot be written any more (1)."""
+    code = 0
+    async with anyio.create_task_group() as tasks:
+
+        async def fail() -> None:
+            nonlocal code
+            await server.failed.wait()
+            print("aiopg serve: the journal cannot be written any more", file=sys.stderr)
+            code = 1
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(fail)
+        async for _ in signals:
+            break
+        tasks.cancel_scope.cancel()
+    return code
 
 
 def _refuse(why: str) -> int:

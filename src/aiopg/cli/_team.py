@@ -6,14 +6,15 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from aiopg.address import Address
 from aiopg.cli._lines import Lines, Outlet, pump
-from aiopg.cli._process import RankProcess
+from aiopg.cli._process import RankProcess, exit_code
+from aiopg.processes import describe_end
 
 __all__ = ["STOP_SECONDS", "Team", "rank_environment"]
 
@@ -37,12 +38,20 @@ class Team:
         name: who speaks in messages ("aiopg run").
         command: program and arguments.
         environments: the whole environment of each rank.
+        on_end: called with the process id of a rank that ended, and how: "was killed by SIGKILL".
     """
 
-    def __init__(self, name: str, command: Sequence[str], environments: Sequence[Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environments: Sequence[Mapping[str, str]],
+        on_end: Callable[[int, str], object],
+    ) -> None:
         self._name = name
         self._command = command
         self._environments = environments
+        self._on_end = on_end
         lock = anyio.Lock()
         self._stdout = Outlet(sys.stdout.fileno(), lock)
         self._stderr = Outlet(sys.stderr.fileno(), lock)
@@ -85,7 +94,9 @@ class Team:
         async with anyio.create_task_group() as pumps:
             pumps.start_soon(self._pump, process.stdout, prefix, self._stdout)
             pumps.start_soon(self._pump, process.stderr, prefix, self._stderr)
-            code = await process.wait()
+            returncode = await process.wait()
+            self._on_end(process.pid, describe_end(returncode))
+            code = exit_code(returncode)
             is_first = code != 0 and self._stop(signal.SIGTERM, code)
             if not self._is_ending():
                 # What a rank that is done left running has nobody to work for. (In a team that ends it has its

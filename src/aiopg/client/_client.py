@@ -1,96 +1,209 @@
-"""A session with a store server, from the client's side."""
+"""A session with a store server, from the client's side: it outlives the connections that carry it.
+
+Theory of operation. While a connection is there, commands go out on it as they are made. When it is over, they are kept
+by the session (`_core.session`), and a task tries to come again: at once, then with growing pauses drawn at random, for
+as long as the store keeps the session (`Opened.patience`). A new connection begins with both ends saying what they
+hold, and what the other lacks is sent again, in order; so nobody above here sees that anything happened. The session is
+over when the store says so, when its epoch says that it is another store than it was, or when patience ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import secrets
 from collections.abc import Callable
+from typing import TypeAlias
 
-from aiopg._core.handshake import pack_hello, parse_welcome
+from aiopg._core.handshake import resume_proof
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Answer, Event, Failed, Goodbye, Message, Open, Opened, Withdrawn
+from aiopg._core.messages import Command, Event, Open, Opened
 from aiopg._core.session import Session
 from aiopg.address import Address
+from aiopg.client._connection import ClientConnection, SessionOverError
+from aiopg.client._road import Road
 from aiopg.errors import ProtocolError
-from aiopg.link import Link
+from aiopg.processes import own_identity
 
-__all__ = ["Client"]
+__all__ = ["Client", "Send"]
+
+Send: TypeAlias = Callable[[Command], object]
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+"""Seconds between attempts to come again, doubling, each drawn at random from half of it up: a thousand ranks do not
+come in step."""
+
+ATTEMPT_SECONDS = 5.0
+"""How long one attempt may take; what does not answer by then may answer the next one."""
 
 
-class Client(Link):
-    """One connection to a store and the session it carries.
+class Client:
+    """One session. `open` it once; what is sent by its `route` then reaches the store once, or the session is lost.
 
     `on_event` gets every event of the session; `on_lost` is called once with the reason when the session is over,
-    unless it ended by `close`.
+    unless it ended by `close`; `on_route` is called with what takes commands from now on (see `route`), whenever that
+    changes; `on_room` when `streams` may have room again.
     """
 
-    def __init__(self, limits: Limits, address: Address, nonce: bytes) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: Limits, address: Address, road: Road, *, grace: float) -> None:
         self.address = address
         self.payload_bytes = limits.payload_bytes
         self.pid = 0
         """Process of the store; 0 until opened."""
+        self.streams = Session(limits)
         self.on_event: Callable[[Event], None] = _nobody_listens
         self.on_lost: Callable[[str], None] = _nobody_listens
-        self._nonce = nonce
-        self._settled = asyncio.Event()  # open, or never going to be
-        self._why_not_open: Exception | None = None
+        self.on_route: Callable[[Send], None] = _nobody_listens
+        self.on_room: Callable[[], None] | None = None
+        self._limits = limits
+        self._road = road
+        self._grace = grace
+        self._patience = grace
+        self._id = b""
+        self._secret = b""
+        self._epoch = b""
+        self._attempt = 0
+        self._connection: ClientConnection | None = None
+        self._coming_again: asyncio.Task[None] | None = None
+        self._over = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._session else "opening"
-        return f"<Client {self.address} {state} {self._session}>"
+        state = "closed" if self._over else "open" if self._connection else "away" if self._id else "opening"
+        return f"<Client {self.address} {state} connections={self._attempt} {self.streams}>"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a connection carries the session now."""
+        return self._connection is not None
 
     async def open(self) -> None:
-        """Wait until the session is open.
+        """Open the session: one attempt. Cancelling leaves nothing behind.
 
-        Raises:
-            ProtocolError: what answered is not a store, or speaks another version.
-            ConnectionError: the connection ended first.
+        Raises what a `Road` raises, and what `ClientConnection.wait_open` raises.
         """
-        await self._settled.wait()
-        if self._why_not_open is not None:
-            raise self._why_not_open
+        await self._connect()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.write_preamble(pack_hello(self._nonce))
+    @property
+    def route(self) -> Send:
+        """What takes commands now. They are kept until the store has them, over any number of connections."""
+        return (self._connection or self.streams).send
 
-    def preamble_received(self, data: bytes) -> None:
-        welcome = parse_welcome(data)
-        if welcome.refusal:
-            raise ProtocolError(f"the store refuses: {welcome.refusal}")
-        self.send_aside(Open(b"", 0))
+    def close(self, reason: str) -> None:
+        """End the session with a goodbye. Closing twice is fine."""
+        self._over = True
+        if self._coming_again is not None:
+            self._coming_again.cancel()
+        if self._connection is not None:
+            self._connection.close(reason)
 
-    def opening_received(self, message: Message) -> None:
-        if type(message) is Goodbye:
-            self.finish(message.reason)
+    async def wait_closed(self) -> None:
+        """After `close`: wait until nothing of it runs any more."""
+        if self._coming_again is not None:
+            await asyncio.wait([self._coming_again])
+
+    # ------------------------------------------------------------------------------- for its connections
+
+    def opening(self, hello: bytes, welcome: bytes, epoch: bytes) -> Open:
+        """What to ask for on a connection that began so. Raises `SessionOverError` if it leads to another store."""
+        who = own_identity()
+        if not self._id:
+            self._epoch = epoch
+            return Open(b"", b"", self._attempt, 0, self._grace, *who)
+        if epoch != self._epoch:
+            raise SessionOverError("it was started anew and has nothing of what it had")
+        received = self.streams.received
+        proof = resume_proof(self._secret, hello, welcome, self._id, self._attempt, received)
+        return Open(self._id, proof, self._attempt, received, self._grace, *who)
+
+    def opened(self, connection: ClientConnection, opened: Opened) -> None:
+        """The store agrees. Raises `ProtocolError` if it claims to hold what it cannot hold."""
+        if not self._id:
+            self._id, self._secret = opened.session, opened.secret
+        lacking = self.streams.resend(opened.received)
+        self.payload_bytes = opened.payload_bytes
+        self.pid = opened.pid
+        self._patience = opened.patience
+        self._connection = connection
+        connection.attach(self.streams)
+        connection.on_acknowledged = self._note_room
+        for buffers in lacking:
+            connection.write(buffers)
+        self.on_route(self.route)
+
+    def connection_closed(self, connection: ClientConnection, reason: str, final: bool) -> None:
+        """A connection is over; `final`: and the session with it."""
+        if connection is not self._connection:
+            return  # an attempt that failed: whoever made it knows
+        self._connection = None
+        self.on_route(self.route)
+        if self._over:
             return
-        if type(message) is not Opened:
-            raise ProtocolError("a store answers Open with Opened")
-        self.attach(Session(self._limits))
-        self.payload_bytes = message.payload_bytes
-        self.pid = message.pid
-        self._settled.set()
+        if final:
+            self._lose(reason)
+        elif self._coming_again is None:
+            self._begin_to_come_again(reason)
 
-    def message_received(self, message: Message) -> None:
-        if type(message) is Answer:
-            self.on_event(message)
-            if message.receipt:
-                self.acknowledge_now()
-        elif type(message) is Failed or type(message) is Withdrawn:
-            self.on_event(message)
-        else:
-            raise ProtocolError(f"a client takes no {type(message).__name__}")
+    # ------------------------------------------------------------------------------------------------ inside
 
-    def protocol_broken(self, error: ProtocolError) -> None:
-        if not self._settled.is_set():
-            self._why_not_open = error
-        super().protocol_broken(error)
+    async def _connect(self) -> None:
+        self._attempt += 1
+        connection = await self._road(
+            self.address, lambda: ClientConnection(self, self._limits, secrets.token_bytes(32))
+        )
+        try:
+            await connection.wait_open()
+        except BaseException:
+            connection.cut("the handshake was not finished")
+            raise
 
-    def closed(self, reason: str) -> None:
-        # Also where it has just been opened: whoever waits in open() has not seen it open yet.
-        self._why_not_open = self._why_not_open or ConnectionError(reason)
-        self._settled.set()
-        self.on_lost(reason)
+    def _begin_to_come_again(self, why: str) -> None:
+        self._coming_again = asyncio.create_task(self._come_again(why), name=f"aiopg resume {self.address}")
+        self._coming_again.add_done_callback(self._came_again)
+
+    async def _come_again(self, why: str) -> None:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._patience
+        pause = 0.0
+        while True:
+            try:
+                async with asyncio.timeout_at(min(give_up, loop.time() + ATTEMPT_SECONDS)):
+                    await self._connect()
+            except SessionOverError as error:
+                self._lose(str(error))
+                return
+            except TimeoutError:
+                why = "no answer in time"
+            except (OSError, ProtocolError) as error:
+                why = str(error)
+            if self._connection is not None:
+                return
+            wait = random.uniform(pause / 2, pause)
+            pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
+            if loop.time() + wait >= give_up:
+                self._lose(f"no connection for {self._patience:g} s; the last attempt met: {why}")
+                return
+            await asyncio.sleep(wait)
+
+    def _came_again(self, task: asyncio.Task[None]) -> None:
+        self._coming_again = None
+        if task.cancelled():
+            return  # by close(), or by a loop that ends
+        if (error := task.exception()) is not None:
+            self._lose(f"coming again failed: {error!r}")
+            raise error
+        if self._connection is None and not self._over:
+            # The connection ended when the task had seen it, and before we were called.
+            self._begin_to_come_again("the connection ended at once")
+
+    def _note_room(self) -> None:
+        if self.on_room is not None and not self.streams.full:
+            self.on_room()
+
+    def _lose(self, reason: str) -> None:
+        if not self._over:
+            self._over = True
+            self.on_lost(reason)
 
 
 def _nobody_listens(_: object) -> None:

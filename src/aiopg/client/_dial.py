@@ -1,4 +1,4 @@
-"""Finding a store: resolve, connect, shake hands; again until the deadline while it may still be coming up."""
+"""Finding a store: connect and open a session; again until the deadline while the store may still be coming up."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import asyncio
 import errno
 import math
 import random
-import secrets
 import socket
-from typing import Any
 
 from aiopg._core.limits import Limits
 from aiopg.address import Address
 from aiopg.client._client import Client
+from aiopg.client._connection import SessionOverError
+from aiopg.client._road import Road, take_road
 from aiopg.errors import ProtocolError, StoreUnreachableError
 
-__all__ = ["dial", "dial_once"]
+__all__ = ["GRACE_SECONDS", "dial", "dial_once"]
+
+GRACE_SECONDS = 5.0
+"""For so long a store keeps the session of a member whose connection broke, unless it asks for another time."""
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
@@ -25,8 +28,14 @@ NOT_YET = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, e
 """Nobody serves there now; somebody may a moment later. Everything else (no route, no such host) is final."""
 
 
-async def dial(address: Address, deadline: float) -> Client:
+async def dial(address: Address, deadline: float, *, grace: float = GRACE_SECONDS, road: Road = take_road) -> Client:
     """An open session with the store at `address`; waits for it to come up until `deadline` (loop time).
+
+    Args:
+        address: where it is.
+        deadline: loop time; `math.inf` for none.
+        grace: seconds for which the store is to keep the session while no connection carries it.
+        road: how to get there.
 
     Raises:
         StoreUnreachableError: at once where no waiting helps: unknown host, no route, something that is no store.
@@ -36,7 +45,7 @@ async def dial(address: Address, deadline: float) -> Client:
     pause = FIRST_PAUSE
     while True:
         try:
-            return await dial_once(address, deadline)
+            return await dial_once(address, deadline, grace=grace, road=road)
         except StoreUnreachableError:
             raise
         except ConnectionError as error:
@@ -49,7 +58,9 @@ async def dial(address: Address, deadline: float) -> Client:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-async def dial_once(address: Address, deadline: float) -> Client:
+async def dial_once(
+    address: Address, deadline: float, *, grace: float = GRACE_SECONDS, road: Road = take_road
+) -> Client:
     """One attempt.
 
     Raises:
@@ -58,14 +69,16 @@ async def dial_once(address: Address, deadline: float) -> Client:
         TimeoutError: whoever is there had not answered by the deadline.
     """
     name = str(address)
+    client = Client(Limits(), address, road, grace=grace)
     try:
         async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-            sock = await _connect(address)
-            return await _shake_hands(sock, address)
+            await client.open()
     except TimeoutError as error:
         raise TimeoutError("no answer in time") from error
     except ProtocolError as error:
         raise StoreUnreachableError(name, error.reason) from error
+    except SessionOverError as error:
+        raise ConnectionError(str(error)) from error  # it is just ending, or full: a moment later it may not be
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise ConnectionError(f"the host name does not resolve yet: {error}") from error
@@ -74,50 +87,4 @@ async def dial_once(address: Address, deadline: float) -> Client:
         if error.errno in NOT_YET or (isinstance(error, ConnectionError) and error.errno is None):
             raise ConnectionError(str(error)) from error
         raise StoreUnreachableError(name, str(error)) from error
-
-
-async def _connect(address: Address) -> socket.socket:
-    """A connected socket; tries every address of a name in the order given by the resolver."""
-    loop = asyncio.get_running_loop()
-    if address.path:
-        targets: list[tuple[int, Any]] = [(socket.AF_UNIX, address.path)]
-    else:
-        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        targets = [(info[0], info[4]) for info in found]
-    last: OSError | None = None
-    for family, target in targets:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            await loop.sock_connect(sock, target)
-            if not address.path:
-                # asyncio does this only for sockets that were made with proto=IPPROTO_TCP.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not address.path and sock.getsockname() == sock.getpeername():
-                # TCP lets a socket connect to itself when its own port was drawn as the one it calls.
-                raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
-            return sock
-        except OSError as error:
-            sock.close()
-            last = error
-        except BaseException:
-            sock.close()
-            raise
-    assert last is not None
-    raise last
-
-
-async def _shake_hands(sock: socket.socket, address: Address) -> Client:
-    loop = asyncio.get_running_loop()
-    connect = loop.create_unix_connection if address.path else loop.create_connection
-    try:
-        _, client = await connect(lambda: Client(Limits(), address, secrets.token_bytes(32)), sock=sock)
-    except BaseException:
-        sock.close()
-        raise
-    try:
-        await client.open()
-    except BaseException:
-        client.cut("the handshake was not finished")
-        raise
     return client

@@ -41,7 +41,7 @@ from __future__ import annotations
 
 from aiopg.codec._msgpack import MsgpackCodec
 from aiopg.codec._plain import JsonCodec, RawCodec
-from aiopg.codec._protocol import Buffer, Codec
+from aiopg.codec._protocol import Buffer, BulkCodec, Codec
 from aiopg.codec._registry import TypeRegistry, register_type
 
 __all__ = [
@@ -52,4 +52,5 @@ __all__ = [
     "TypeRegistry",
     "register_type",
     "Buffer",
+    "BulkCodec",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgpack import Packer, unpackb
@@ -25,6 +25,12 @@ _QUICK_KINDS = (_FLAT | CONTAINERS | ENCODERS.keys()) - {bytearray}
 
 # A packer keeps the buffer of the largest payload that it made.
 _KEPT_BUFFER = 1 << 20
+
+# To translate and look for a byte takes a third of the time that it takes to delete bytes and count the rest.
+_HEAD, _BINARY = 1, 2
+_BINARY_HEADS = bytes([*range(0xC4, 0xCA), *range(0xD4, 0xD9)])
+"""What begins bytes or an extension: what the packer writes for a type that it should not take begins so."""
+_LOOKS = bytes(_HEAD if byte in CONTAINER_HEADS else _BINARY if byte in _BINARY_HEADS else 0 for byte in range(256))
 
 _MARK_BYTE = MARK_HEAD[0]
 _TUPLE, _SET, _FROZENSET = MARKS[Kind.TUPLE], MARKS[Kind.SET], MARKS[Kind.FROZENSET]
@@ -91,6 +97,11 @@ class MsgpackCodec:
             return None
         if len(payload) <= _KEPT_BUFFER:
             self._packers.append(packer)
+        if len(payload) <= self._harmless:
+            # Small payloads tell by themselves, wherever such bytes lie in them, that nothing is to be looked at.
+            looks = payload.translate(_LOOKS)
+            if _BINARY not in looks and looks.count(_HEAD) <= self._max_depth:
+                return payload
         if self._max_depth >= 2 and _is_shallow(obj):
             return payload
         # Only now: an object that contains itself has no end, and the packer is what finds out.
@@ -108,7 +119,7 @@ class MsgpackCodec:
         if (size := len(data)) > self._harmless:
             check_payload(data, self._limits, "payload")
         # Most payloads have too few containers to be too deep.
-        measures = size > self._max_depth and size - len(data.translate(None, CONTAINER_HEADS)) > self._max_depth
+        measures = size > self._max_depth and data.translate(_LOOKS).count(_HEAD) > self._max_depth
         try:
             # The search for one byte, given as a number, is ten times as fast and mostly enough.
             if _MARK_BYTE in data and MARK_HEAD in data:
@@ -119,6 +130,22 @@ class MsgpackCodec:
         if measures and survey(value)[1] > self._max_depth:
             raise malformed("msgpack", self._limits.too_deep())
         return value
+
+    def decode_many(self, payloads: Sequence[Buffer]) -> list[object]:
+        """`decode` for each, in order; small ones are looked over together. Raises what `decode` raises."""
+        data = b"".join(payloads)
+        if (
+            _MARK_BYTE not in data
+            and max(map(len, payloads), default=0) <= self._harmless
+            and data.translate(_LOOKS).count(_HEAD) <= self._max_depth
+        ):
+            try:
+                return [
+                    unpackb(payload, strict_map_key=False, timestamp=3, ext_hook=read_extension) for payload in payloads
+                ]
+            except (ValueError, TypeError, OverflowError):
+                pass  # below, the one that is malformed says so
+        return [self.decode(payload) for payload in payloads]
 
     def _decode_marked(self, data: bytes, measures: bool) -> object:
         reader = Reader(self._registry, self._limits, measures=measures)

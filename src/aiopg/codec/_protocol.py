@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["Buffer", "Codec"]
+__all__ = ["BulkCodec", "Buffer", "Codec"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -34,4 +35,13 @@ class Codec(Protocol):
         Raises:
             CodecError: the payload is none of this codec's, whatever its bytes are.
         """
+        ...
+
+
+@runtime_checkable
+class BulkCodec(Protocol):
+    """A codec that is quicker with many payloads at once; a group asks for nothing but `decode` where it is none."""
+
+    def decode_many(self, payloads: Sequence[Buffer]) -> list[object]:
+        """`decode` for each, in order. Raises what `decode` raises for the first that is none."""
         ...

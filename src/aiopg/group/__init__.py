@@ -2,6 +2,7 @@
 
 from aiopg.group._base import PendingCall
 from aiopg.group._group import AsyncStatelessGroup
+from aiopg.group._members import MemberEvent
 from aiopg.group._reduce import ReduceOp
 
-__all__ = ["AsyncStatelessGroup", "PendingCall", "ReduceOp"]
+__all__ = ["AsyncStatelessGroup", "MemberEvent", "PendingCall", "ReduceOp"]

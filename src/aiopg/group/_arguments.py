@@ -11,6 +11,7 @@ __all__ = [
     "LARGEST_TAG",
     "LEAST_TAG",
     "check_expiration",
+    "check_grace",
     "check_name",
     "check_place",
     "check_tag",
@@ -70,4 +71,14 @@ def check_expiration(seconds: float) -> float:
     """Raises `ValueError` unless data_expiration_seconds is a number over 0."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         raise ValueError(f"data_expiration_seconds must be over 0, not {seconds!r}")
+    return float(seconds)
+
+
+def check_grace(seconds: float) -> float:
+    """`reconnect_grace` in seconds, if it is one: a number over 0, at most `Limits.grace_seconds`. Raises."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"reconnect_grace must be a number of seconds, not {seconds!r}")
+    most = Limits().grace_seconds
+    if not 0 < seconds <= most:
+        raise ValueError(f"reconnect_grace must be over 0 and at most {most:g} seconds, not {seconds!r}")
     return float(seconds)

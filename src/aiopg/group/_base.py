@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from aiopg.codec import Codec, MsgpackCodec
+from aiopg.codec import BulkCodec, Codec, MsgpackCodec
 from aiopg.errors import (
     AiopgError,
     CollectiveMismatchError,
     DataExpiredError,
+    FencedError,
     ForkError,
     GroupAbortedError,
     GroupClosedError,
@@ -70,6 +71,8 @@ class PendingCall:
     """Seconds until its deadline; `math.inf` without one."""
 
 
+_running_loop = asyncio.get_running_loop
+
 _forks = 0
 """How many forks lie between this process and the one that imported this module."""
 
@@ -111,6 +114,7 @@ class GroupBase:
         self.broadcast_recv_src_counter = dict.fromkeys(range(world_size), 0)
         self.entries: deque[tuple[str, float]] = deque(maxlen=RECENT_ENTRIES)
         self._codec: Codec = codec if codec is not None else MsgpackCodec()
+        self._bulk_codec = self._codec if isinstance(self._codec, BulkCodec) else None
         self._payload_bytes = 0  # the store's limit, once it was asked
         self._member: Member | None = None
         self._joining = asyncio.Lock()
@@ -139,13 +143,14 @@ class GroupBase:
 
     # ---------------------------------------------------------------------------------------------- life cycle
 
-    async def join(self, *, timeout: float | None = None) -> None:
+    async def join(self, *, timeout: float | None = None, takeover: bool = False) -> None:
         """Take this rank's place and wait until every rank has. The first call of a group does it by itself.
 
         Cancelling and a timeout take the join back; joining again is fine.
 
         Args:
             timeout: seconds; the group's store_timeout if not given.
+            takeover: whether to put out a live member that holds this rank; its calls raise `FencedError`.
 
         Raises:
             GroupTimeoutError: some ranks did not join in time; `.missing` names them.
@@ -154,9 +159,9 @@ class GroupBase:
             GroupClosedError: the group was closed.
             StoreLostError: the link to the store ended.
         """
-        await self._join(self._new_call("join", 0, timeout))
+        await self._join(self._new_call("join", 0, timeout), takeover)
 
-    async def _join(self, call: Call) -> Member:
+    async def _join(self, call: Call, takeover: bool = False) -> Member:
         join = Call("join", self.name, self.rank, 0, 0, call.loop, call.started, call.deadline)
         # While anybody is in here, whoever comes later queues up behind: call order is order before the join, too.
         self._in_line += 1
@@ -165,7 +170,7 @@ class GroupBase:
                 await self._joining.acquire()
             try:
                 if self._member is None:
-                    self._member = await self._take_seat(join)
+                    self._member = await self._take_seat(join, takeover)
                 return self._member
             finally:
                 self._joining.release()
@@ -176,13 +181,13 @@ class GroupBase:
         finally:
             self._in_line -= 1
 
-    async def _take_seat(self, join: Call) -> Member:
+    async def _take_seat(self, join: Call, takeover: bool) -> Member:
         self._check_open()
         self._loop = join.loop
         self._calls[join] = None
         task = self._joiner = asyncio.current_task()
         try:
-            member = await self.store.join(join, self.world_size, ttl=self.data_expiration_seconds)
+            member = await self.store.join(join, self.world_size, ttl=self.data_expiration_seconds, takeover=takeover)
         except asyncio.CancelledError:
             # Like asyncio.timeout: a cancellation that was close()'s alone becomes close()'s error.
             if self._joiner is None and task is not None and task.uncancel() == 0:
@@ -249,7 +254,7 @@ class GroupBase:
             loop = asyncio.get_running_loop()
             now = loop.time()
             await member.leave(Call("leave", self.name, self.rank, 0, 0, loop, now, now + CLOSE_SECONDS))
-        except (StoreError, GroupClosedError, TimeoutError) as error:
+        except (FencedError, StoreError, GroupClosedError, TimeoutError) as error:
             # The store sees the connection end and tells the others all the same.
             logger.info("rank %d left group %r without the store's goodbye: %s", self.rank, self.name, error)
 
@@ -309,9 +314,11 @@ class GroupBase:
         """A call of this group that begins now. Raises what makes it impossible."""
         if self._closed:
             self._check_open()
-        if self._forks != _forks or (loop := asyncio.get_running_loop()) is not self._loop:
+        if self._forks != _forks:
+            self._check_place()  # before the loop is asked for: a forked child has none
+        loop = _running_loop()
+        if loop is not self._loop:
             self._check_place()
-            loop = asyncio.get_running_loop()
         if type(tag) is not int or not LEAST_TAG <= tag <= LARGEST_TAG:
             check_tag(tag)
         if timeout is None:
@@ -367,8 +374,9 @@ class GroupBase:
         return self._codec.decode(payload)
 
     def _decode_all(self, payloads: list[Buffer]) -> list[Any]:
-        decode = self._codec.decode
-        return [decode(payload) for payload in payloads]
+        if self._bulk_codec is not None:
+            return self._bulk_codec.decode_many(payloads)
+        return [self._codec.decode(payload) for payload in payloads]
 
     def _note_entry(self, address: str) -> None:
         self.entries.append((address, time.monotonic()))

@@ -41,7 +41,9 @@ class Collectives(GroupBase):
         Polling with a short timeout works: an arrival that timed out is not counted.
         """
         needs = Needs.ALL_TOLD if self._leaves_last else Needs.ALL
-        await self._round("barrier", NO_ROOT, [], needs, tag, timeout)
+        await self._run(
+            "round", "barrier", tag, timeout, lambda member, call: member.round(call, NO_ROOT, "", [], needs)
+        )
 
     async def broadcast(self, obj: Any = None, src: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> Any:
         """Give rank `src`'s object to every rank; returns it. `obj` of the other ranks is ignored.

@@ -12,10 +12,11 @@ from typing import Any, Self
 from aiopg.address import Address
 from aiopg.codec import Codec
 from aiopg.errors import GroupTimeoutError, StoreLostError
-from aiopg.group._arguments import check_expiration, check_name, check_place, check_timeout
+from aiopg.group._arguments import check_expiration, check_grace, check_name, check_place, check_timeout
 from aiopg.group._base import DEFAULT_TIMEOUT
 from aiopg.group._collectives import Collectives
 from aiopg.group._environment import read_environment
+from aiopg.group._members import Members
 from aiopg.group._messages import Messages
 from aiopg.group._rendezvous import PAUSE_SECONDS, find_store, found_store
 from aiopg.server.hosting import HostedStore, StoreHost, check_host
@@ -24,7 +25,7 @@ from aiopg.stores import open_store
 __all__ = ["AsyncStatelessGroup"]
 
 
-class AsyncStatelessGroup(Messages, Collectives):
+class AsyncStatelessGroup(Messages, Collectives, Members):
     """A group of `world_size` processes that exchange objects, as one of them sees it.
 
     An object and not global state: a process can be in any number of groups, overlapping, formed in any order. Made
@@ -77,6 +78,7 @@ class AsyncStatelessGroup(Messages, Collectives):
         codec: Codec | None = None,
         reconnect_grace: float = 5.0,
         store_host: StoreHost = "process",
+        takeover: bool = False,
     ) -> Self:
         """Form a group; returns when every rank has called it.
 
@@ -96,9 +98,13 @@ class AsyncStatelessGroup(Messages, Collectives):
             token, ssl: login and encryption; not in this version, must be None.
             listen_socket: rank 0 only: a bound, listening socket to serve on; it is taken over and closed here.
             codec: how objects become bytes, the same on every rank; `MsgpackCodec()` if not given.
-            reconnect_grace: seconds for which a broken connection may be made anew; in this version a member whose
-                connection ends is lost at once, whatever is given.
+            reconnect_grace: seconds for which the store keeps this rank when its connection breaks. The connection is
+                made anew meanwhile, and nobody notices; after that the rank is lost to the others (`PeerLostError`),
+                and its own calls raise `StoreLostError`. A process that ends on the store's host is lost at once.
             store_host: where rank 0 hosts the store: "process", "thread" or "loop". The last two end with rank 0.
+            takeover: whether to put out a live member that holds this rank, say one that hangs: its calls raise
+                `FencedError`, and the others lose it. This process joins the next incarnation, with those who join
+                again.
 
         Raises:
             ValueError, TypeError: an argument makes no sense.
@@ -114,7 +120,7 @@ class AsyncStatelessGroup(Messages, Collectives):
         check_expiration(data_expiration_seconds)
         check_host(store_host)
         _refuse_login(token, ssl)
-        check_timeout(reconnect_grace)
+        grace = check_grace(reconnect_grace)
         _check_address(port, rank, world_size, listen_socket)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + check_timeout(store_timeout)
@@ -123,10 +129,15 @@ class AsyncStatelessGroup(Messages, Collectives):
             hosted: HostedStore | None = None
             if rank == 0:
                 store, hosted = await found_store(
-                    address, deadline, group=group, listen_socket=listen_socket, store_host=store_host
+                    address,
+                    deadline,
+                    group=group,
+                    listen_socket=listen_socket,
+                    store_host=store_host,
+                    grace=grace,
                 )
             else:
-                store = await find_store(address, deadline, group=group)
+                store = await find_store(address, deadline, group=group, grace=grace)
             made = cls(
                 rank, world_size, store, listen_socket, data_expiration_seconds,
                 group=group, codec=codec, store_timeout=store_timeout,
@@ -134,7 +145,7 @@ class AsyncStatelessGroup(Messages, Collectives):
             made._owns_store, made._hosted = True, hosted
             made._leaves_last = hosted is not None and hosted.in_this_process
             try:
-                await made._enter(deadline)
+                await made._enter(deadline, takeover)
             except StoreLostError:
                 # A store that just ended with its last group: whoever founds the next one, we begin anew.
                 if listen_socket is not None or loop.time() >= deadline:
@@ -154,26 +165,30 @@ class AsyncStatelessGroup(Messages, Collectives):
         data_expiration_seconds: float = 3600,
         store_timeout: float = DEFAULT_TIMEOUT,
         codec: Codec | None = None,
+        reconnect_grace: float = 5.0,
+        takeover: bool = False,
     ) -> Self:
         """Form a group over a store that already runs; returns when every rank has called it.
 
         Args:
             url: `aiopg://host:port`, `unix:///path` or `memory://name`.
-            rank, world_size, group, data_expiration_seconds, store_timeout, codec: as for `create`.
+            rank, world_size, group, data_expiration_seconds, store_timeout, codec, reconnect_grace, takeover: as for
+                `create`.
 
         Raises: as `create`; `StoreUnreachableError` also if no store is there within store_timeout.
         """
         check_place(rank, world_size)
         check_name(group)
         check_expiration(data_expiration_seconds)
+        grace = check_grace(reconnect_grace)
         deadline = asyncio.get_running_loop().time() + check_timeout(store_timeout)
-        store = await open_store(url, timeout=store_timeout)
+        store = await open_store(url, timeout=store_timeout, grace=grace)
         made = cls(
             rank, world_size, store, None, data_expiration_seconds,
             group=group, codec=codec, store_timeout=store_timeout,
         )  # fmt: skip
         made._owns_store = True
-        await made._enter(deadline)
+        await made._enter(deadline, takeover)
         return made
 
     @classmethod
@@ -196,13 +211,13 @@ class AsyncStatelessGroup(Messages, Collectives):
             return await cls.connect(env.url, rank=env.rank, world_size=env.world_size, **options)
         return await cls.create(env.host, env.port, env.rank, env.world_size, **options)
 
-    async def _enter(self, deadline: float) -> None:
+    async def _enter(self, deadline: float, takeover: bool = False) -> None:
         """Join by `deadline`, or let go of everything."""
         timeout = deadline - asyncio.get_running_loop().time()
         try:
             if timeout <= 0:
                 raise GroupTimeoutError("join", self.name, 0, 0, None, None, self.store_timeout)
-            await self.join(timeout=timeout)
+            await self.join(timeout=timeout, takeover=takeover)
         except BaseException:
             await self.close()
             raise

@@ -25,7 +25,13 @@ PAUSE_SECONDS = 0.05
 
 
 async def found_store(
-    address: Address, deadline: float, *, group: str, listen_socket: socket.socket | None, store_host: StoreHost
+    address: Address,
+    deadline: float,
+    *,
+    group: str,
+    listen_socket: socket.socket | None,
+    store_host: StoreHost,
+    grace: float,
 ) -> tuple[NativeStore, HostedStore | None]:
     """Rank 0: host a store on `address`, or join the aiopg store that serves there already; and a link to it.
 
@@ -39,21 +45,23 @@ async def found_store(
     try:
         async with asyncio.timeout_at(None if deadline == math.inf else deadline):
             if listen_socket is not None:
-                return await _host(listen_socket, store_host)
-            return await _host_or_join(address, store_host)
+                return await _host(listen_socket, store_host, grace)
+            return await _host_or_join(address, store_host, grace)
     except TimeoutError as error:
         raise _join_timed_out(group, None, started) from error
 
 
-async def _host_or_join(address: Address, store_host: StoreHost) -> tuple[NativeStore, HostedStore | None]:
+async def _host_or_join(
+    address: Address, store_host: StoreHost, grace: float
+) -> tuple[NativeStore, HostedStore | None]:
     loop = asyncio.get_running_loop()
     give_up = loop.time() + FREE_SECONDS
     while True:
         try:
-            return await _host(await bind(address), store_host)
+            return await _host(await bind(address), store_host, grace)
         except AddressInUseError as held:
             try:
-                return await NativeStore.connect_once(address, loop.time() + ANSWER_SECONDS), None
+                return await NativeStore.connect_once(address, loop.time() + ANSWER_SECONDS, grace=grace), None
             except (StoreUnreachableError, TimeoutError) as other:
                 raise AddressInUseError(str(address), f"what listens there is no aiopg store ({other})") from other
             except ConnectionError:
@@ -62,17 +70,17 @@ async def _host_or_join(address: Address, store_host: StoreHost) -> tuple[Native
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _host(listen_socket: socket.socket, store_host: StoreHost) -> tuple[NativeStore, HostedStore]:
+async def _host(listen_socket: socket.socket, store_host: StoreHost, grace: float) -> tuple[NativeStore, HostedStore]:
     address = address_of(listen_socket)
     hosted = await host_store(store_host, listen_socket)
     try:
-        return await NativeStore.connect_once(address, math.inf), hosted
+        return await NativeStore.connect_once(address, math.inf, grace=grace), hosted
     except BaseException:
         await hosted.abandon()
         raise
 
 
-async def find_store(address: Address, deadline: float, *, group: str) -> NativeStore:
+async def find_store(address: Address, deadline: float, *, group: str, grace: float) -> NativeStore:
     """Any other rank: a link to the store that rank 0 hosts on `address`.
 
     Raises:
@@ -81,7 +89,7 @@ async def find_store(address: Address, deadline: float, *, group: str) -> Native
     """
     started = asyncio.get_running_loop().time()
     try:
-        return await NativeStore.connect_by(address, deadline)
+        return await NativeStore.connect_by(address, deadline, grace=grace)
     except TimeoutError as error:
         raise _join_timed_out(group, (0,), started) from error
 

@@ -2,52 +2,61 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+import ipaddress
+import socket
 from typing import TYPE_CHECKING
 
+from aiopg._core.frames import Buffer, Received
 from aiopg._core.handshake import pack_welcome, parse_hello
-from aiopg._core.messages import Goodbye, Message, Open, Opened
-from aiopg._core.session import Session
-from aiopg.errors import ProtocolError
+from aiopg._core.messages import Goodbye, Message, Open
+from aiopg.errors import AiopgError, ProtocolError
 from aiopg.link import Link
+from aiopg.liveness import is_vanished
 
 if TYPE_CHECKING:
-    from aiopg.server._server import StoreServer
+    from aiopg.server._member import ServerSession
+    from aiopg.server._scribe import Scribe
+    from aiopg.server._sessions import Sessions
 
-__all__ = ["ServerConnection", "ServerSession"]
-
-
-class ServerSession:
-    """A member's session as the server keeps it: its streams, and the connection that carries them now."""
-
-    def __init__(self, id: bytes, streams: Session, connection: ServerConnection) -> None:
-        self.id = id
-        self.streams = streams
-        self.connection = connection
-        self.receipts: deque[tuple[int, int]] = deque()  # (sequence number, call) of answers to be confirmed
-
-    def await_receipt(self, call: int, received: Callable[[], None]) -> None:
-        """The answer of `call` was just sent: `received` is called after each frame until it is acknowledged."""
-        self.receipts.append((self.streams.sent, call))
-        self.connection.on_acknowledged = received
+__all__ = ["RecordedConnection", "ServerConnection"]
 
 
 class ServerConnection(Link):
     """Handshake, then commands in and events out."""
 
-    def __init__(self, server: StoreServer) -> None:
-        super().__init__(server.limits)
-        self._server = server
-        self._member: ServerSession | None = None
-        self._login_timer = self._loop.call_later(server.limits.handshake_seconds, self._login_late)
-        server.connection_opened(self)
+    def __init__(self, sessions: Sessions) -> None:
+        super().__init__(sessions.limits)
+        self._sessions = sessions
+        self._hello = b""
+        self._welcome = b""
+        self.member: ServerSession | None = None
+        """The session that this connection carries."""
+        self._login_timer = self._loop.call_later(sessions.limits.handshake_seconds, self._login_late)
+        sessions.connection_opened(self)
+
+    @property
+    def is_from_this_host(self) -> bool:
+        """Whether the other end is sure to be on this host: so it says which process it is, and can be believed."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None:
+            return False
+        if sock.family == socket.AF_UNIX:
+            return True
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        if not peer:
+            return False
+        return ipaddress.ip_address(peer[0]).is_loopback or peer[0] == sock.getsockname()[0]
+
+    @property
+    def is_vanished(self) -> bool:
+        """Whether the kernel says that nobody answers at the other end."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return sock is not None and is_vanished(sock)
 
     def preamble_received(self, data: bytes) -> None:
-        answer, refusal = pack_welcome(
-            parse_hello(data), self._server.epoch, self._server.nonce(), full=self._server.is_full
-        )
-        self.write_preamble(answer)
+        self._hello = data
+        self._welcome, refusal = pack_welcome(parse_hello(data), self._sessions.epoch, self._sessions.nonce())
+        self.write((self._welcome,))
         if refusal:
             self.finish(refusal)
 
@@ -57,20 +66,56 @@ class ServerConnection(Link):
             return
         if type(message) is not Open:
             raise ProtocolError("a connection begins with Open")
-        if message.session:
-            raise ProtocolError("this store does not know that session")
         self._login_timer.cancel()
-        self._member = session = self._server.open_session(self)
-        self.send_aside(Opened(session.id, session.streams.received, self._limits.payload_bytes, self._server.pid))
-        self.attach(session.streams)
+        try:
+            if message.session:
+                self._sessions.resume(self, message, self._hello, self._welcome)
+            else:
+                self._sessions.open(self, message)
+        except AiopgError as error:
+            self.close(str(error))
 
     def message_received(self, message: Message) -> None:
-        assert self._member is not None
-        self._server.command_received(self._member, message)
+        self._sessions.message_received(self.member, message)  # type: ignore[arg-type]
 
-    def closed(self, reason: str) -> None:
+    def watch_receipts(self) -> None:
+        """See `Carrier`."""
+        self.on_acknowledged = self._receipts_came
+
+    def closed(self, reason: str, final: bool) -> None:
         self._login_timer.cancel()
-        self._server.connection_closed(self, self._member, reason)
+        self._sessions.connection_closed(self, reason, final)
+
+    def _receipts_came(self) -> None:
+        if self.member is not None and not self._sessions.confirm(self.member):
+            self.on_acknowledged = None
 
     def _login_late(self) -> None:
         self.cut("it did not open a session in time")
+
+
+class RecordedConnection(ServerConnection):
+    """The same for a store that keeps a journal: what came is recorded, and what leaves waits until that is on disk."""
+
+    def __init__(self, sessions: Sessions, scribe: Scribe) -> None:
+        super().__init__(sessions)
+        self._scribe = scribe
+
+    def write(self, buffers: tuple[Buffer, ...]) -> None:
+        self._scribe.when_recorded(lambda: self._write_out(buffers))
+
+    def pause_reading(self, paused: bool) -> None:
+        """Read no more, or go on: the disk is slower than what comes."""
+        if self._transport is not None and not self._closed:
+            (self._transport.pause_reading if paused else self._transport.resume_reading)()
+
+    def _dispatch(self, frame: Received) -> None:
+        self._scribe.frame = frame
+        super()._dispatch(frame)
+
+    def _close_transport(self) -> None:
+        self._scribe.when_recorded(super()._close_transport)
+
+    def _write_out(self, buffers: tuple[Buffer, ...]) -> None:
+        if self._transport is not None:
+            self._transport.writelines(buffers)

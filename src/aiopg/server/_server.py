@@ -7,29 +7,24 @@ import logging
 import os
 import secrets
 import socket
-from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from aiopg._core.engine import Engine, Events
+from aiopg._core.exchange import Exchange
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Answer, Cancel, Join, Leave, Message, Vacate
-from aiopg._core.replies import SessionId
-from aiopg._core.session import Session
 from aiopg.address import Address
-from aiopg.errors import GroupClosedError, ProtocolError
-from aiopg.server._connection import ServerConnection, ServerSession
+from aiopg.errors import GroupClosedError
+from aiopg.liveness import keep_alive
+from aiopg.server._sessions import Sessions
 from aiopg.server.listen import BACKLOG, address_of, bind
+
+if TYPE_CHECKING:
+    from aiopg.server.journal import Journal
 
 __all__ = ["StoreServer"]
 
 logger = logging.getLogger("aiopg.server")
-
-_EMPTYING = (Leave, Vacate, Cancel)
-"""Commands after which there may be no member left."""
-
-SWEEP_SECONDS = 1.0
-"""How often the engine is asked whether something has expired."""
 
 
 class StoreServer:
@@ -43,12 +38,19 @@ class StoreServer:
     It runs on the event loop that enters it and holds everything in memory: it must outlive its groups. Leaving
     the block ends every session; calls that wait at a member raise `StoreLostError`.
 
+    With `journal=` everything that happens is on disk before anybody sees its effect. A server that is started again
+    on the same address with the same journal goes on where the last one was, killed or closed: members come again by
+    themselves and notice nothing.
+
     Args:
         host: address to listen on, exactly; a name must resolve to an address of this host.
         port: port to listen on; 0 lets the kernel choose one (see `address`).
         path: listen on this unix socket instead. A file left there by a server that died must be removed first.
         listen_socket: a bound, listening stream socket to serve on instead; the server takes it over and closes it.
-        limits: bounds of this store, see `aiopg.Limits`.
+        limits: bounds of this store, see `aiopg.Limits`. With a journal they must not be lower than they were.
+        journal: a directory to keep the journal in, made if it is not there; one server at a time.
+        fsync: "batch": what a member has seen survives a power cut of the host; one sync for all that came meanwhile.
+            "off": it survives the death of the server's process, not that of the host.
     """
 
     def __init__(
@@ -59,27 +61,32 @@ class StoreServer:
         path: str | None = None,
         listen_socket: socket.socket | None = None,
         limits: Limits | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        fsync: Literal["batch", "off"] = "batch",
     ) -> None:
+        if fsync not in ("batch", "off"):
+            raise ValueError(f'fsync must be "batch" or "off", not {fsync!r}')
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be 0 to 65535, not {port}")
         self.limits = limits or Limits()
         self.pid = os.getpid()
-        self.epoch = secrets.token_bytes(16)
         self._asked = Address(path=os.path.abspath(path)) if path is not None else Address(host, port)
         self._socket = listen_socket
         self._bound: Address | None = None
         self._listener: asyncio.Server | None = None
-        self._engine = Engine(self.limits, {"pid": self.pid})
-        self._sessions: dict[SessionId, ServerSession] = {}
-        self._connections: set[ServerConnection] = set()
-        self._sweep_timer: asyncio.TimerHandle | None = None
-        self._joined = asyncio.Event()
-        self._vacated = asyncio.Event()
+        self._about = {"pid": self.pid}
+        self._exchange = Exchange(self.limits, self._about)
+        self._sessions: Sessions | None = None
+        self._directory = None if journal is None else Path(journal)
+        self._fsync: Literal["batch", "off"] = fsync
+        self._journal: Journal | None = None
+        self.failed = asyncio.Event()
+        """The journal cannot be written any more; the server has closed its connections and is to be closed."""
         self._closed = False
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else str(self._bound) if self._bound else "not started"
-        return f"<StoreServer {state} sessions={len(self._sessions)} members={self._engine.members}>"
+        return f"<StoreServer {state} sessions={len(self._exchange.lines)} members={self._exchange.engine.members}>"
 
     @property
     def address(self) -> str:
@@ -94,39 +101,73 @@ class StoreServer:
         Raises:
             AddressInUseError: another program listens on the address.
             StoreUnreachableError: the address does not resolve or is not one of this host.
+            JournalCorruptError: the journal is damaged; the error names the file and the offset.
+            UsageError: another server has the journal open, or the directory holds something else.
+            OSError: the journal cannot be read or written.
         """
         if self._listener is not None or self._closed:
             raise GroupClosedError("a StoreServer is started once")
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         sock = self._socket or await bind(self._asked)
         self._bound = address_of(sock)
         if sock.family != socket.AF_UNIX:
             # Accepted sockets inherit it; asyncio sets it only for sockets that were made with proto=IPPROTO_TCP.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        serve = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
+            keep_alive(sock)
+        serve = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+        try:
+            sessions = self.begin()
+        except BaseException:
+            sock.close()
+            raise
         try:
             # In two steps, so that a cancellation in between finds something to close.
-            self._listener = await serve(self._connect, sock=sock, backlog=BACKLOG, start_serving=False)
+            self._listener = await serve(sessions.accept, sock=sock, backlog=BACKLOG, start_serving=False)
             await self._listener.start_serving()
         except BaseException:
             if self._listener is not None:
                 self._listener.close()
             sock.close()
+            sessions.close("the store did not start")
+            if self._journal is not None:
+                await self._journal.close()
             raise
-        self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         logger.info("serving on %s", self._bound)
+
+    def begin(self) -> Sessions:
+        """Be a store on the running loop without listening anywhere: whoever calls this brings the connections.
+
+        Raises what `start` raises for a journal. Blocks while the journal is read.
+        """
+        if self._directory is None:
+            self._sessions = Sessions(self._exchange, self.limits, secrets.token_bytes(16))
+            return self._sessions
+        # Here, because most stores have no journal and need none of this.
+        from aiopg.server._scribe import Scribe
+        from aiopg.server.journal import Journal
+
+        self._journal = Journal.open(self._directory, fsync=self._fsync)
+        scribe = Scribe(self._journal, self.limits, self._about)
+        self._exchange = scribe.exchange
+        self._sessions = Sessions(self._exchange, self.limits, self._journal.epoch, scribe)
+        self._journal.on_failed = self._journal_failed
+        return self._sessions
+
+    def _journal_failed(self, error: OSError) -> None:
+        logger.error("the journal in %s cannot be written, so nothing more is promised: %s", self._directory, error)
+        if self._sessions is not None:
+            self._sessions.close(f"the store's journal cannot be written: {error}")
+        self.failed.set()
 
     async def close(self) -> None:
         """Stop serving: end every session and free the address. Closing twice is fine."""
         if self._closed:
             return
         self._closed = True
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
         if self._listener is not None:
             self._listener.close()
-            for connection in list(self._connections):
-                connection.close("the store was closed")
+        if self._sessions is not None:
+            self._sessions.close("the store was closed")
         elif self._socket is not None:
             self._socket.close()
         if self._bound is not None and self._bound.path:
@@ -136,20 +177,35 @@ class StoreServer:
                 pass  # somebody tidied up before us
         if self._listener is not None:
             await self._listener.wait_closed()
+        if self._journal is not None:
+            await self._journal.close()
 
     async def wait_joined(self) -> None:
         """Wait for the first member that this store ever has."""
-        await self._joined.wait()
+        await self._started().joined.wait()
 
     async def wait_vacated(self) -> None:
         """Wait until there is no member; at once if there is none."""
-        while self._engine.members:
-            self._vacated.clear()
-            await self._vacated.wait()
+        vacated = self._started().vacated
+        while self._exchange.engine.members:
+            vacated.clear()
+            await vacated.wait()
+
+    def process_ended(self, pid: int, how: str) -> None:
+        """Say that a process of this host ended, and how ("was killed by SIGKILL"): its members are lost at once.
+
+        For launchers. Where the system has pidfds the server sees it by itself, and does not know how.
+        """
+        self._started().process_ended(pid, how)
+
+    def _started(self) -> Sessions:
+        if self._sessions is None:
+            raise GroupClosedError("the server was not started")
+        return self._sessions
 
     def describe(self) -> dict[str, object]:
         """State of the store for people and tools: groups, members, open rounds, bytes. Plain values."""
-        return self._engine.describe()
+        return self._exchange.engine.describe()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -159,82 +215,3 @@ class StoreServer:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.close()
-
-    # -------------------------------------------------------------------------------- for its connections
-
-    @property
-    def is_full(self) -> bool:
-        """Whether another session would be one too many."""
-        return len(self._sessions) >= self.limits.sessions
-
-    def nonce(self) -> bytes:
-        """Fresh bytes for one handshake."""
-        return secrets.token_bytes(32)
-
-    def connection_opened(self, connection: ServerConnection) -> None:
-        """A connection was accepted."""
-        self._connections.add(connection)
-
-    def open_session(self, connection: ServerConnection) -> ServerSession:
-        """A new session, carried by this connection."""
-        session = ServerSession(secrets.token_bytes(16), Session(self.limits), connection)
-        self._sessions[session.id] = session
-        return session
-
-    def command_received(self, session: ServerSession, message: Message) -> None:
-        """A member said something. Raises `ProtocolError` if it is not for a server to hear."""
-        events = self._engine.apply(session.id, message, self._loop.time())
-        if events:
-            self._deliver(events)
-        if type(message) is Join:
-            self._joined.set()
-        elif type(message) in _EMPTYING:
-            self._note_vacancy()
-
-    def acknowledged(self, session: ServerSession) -> None:
-        """A member holds more of what was sent to it."""
-        receipts, held = session.receipts, session.streams.acknowledged
-        while receipts and receipts[0][0] <= held:
-            self._deliver(self._engine.confirm(session.id, receipts.popleft()[1]))
-        if not receipts:
-            session.connection.on_acknowledged = None
-
-    def connection_closed(self, connection: ServerConnection, session: ServerSession | None, reason: str) -> None:
-        """A connection is over, and with it its session."""
-        self._connections.discard(connection)
-        if session is None:
-            logger.info("a connection that opened no session ended: %s", reason)
-            return
-        self._sessions.pop(session.id, None)
-        self._deliver(self._engine.end_session(session.id, f"its connection ended: {reason}"))
-        self._note_vacancy()
-
-    # -------------------------------------------------------------------------------------------- inside
-
-    def _connect(self) -> ServerConnection:
-        return ServerConnection(self)
-
-    def _deliver(self, events: Events) -> None:
-        for target, event in events:
-            session = self._sessions.get(target)
-            if session is None:
-                continue
-            try:
-                session.connection.send(event)
-            except ProtocolError as error:
-                # This one does not acknowledge; whoever caused the event has no part in it.
-                session.connection.cut(error.reason)
-                continue
-            if type(event) is Answer and event.receipt:
-                session.await_receipt(event.call, partial(self.acknowledged, session))
-
-    def _note_vacancy(self) -> None:
-        if not self._engine.members:
-            self._vacated.set()
-
-    def _sweep(self) -> None:
-        now = self._loop.time()
-        deadline = self._engine.next_deadline()
-        if deadline is not None and deadline <= now:
-            self._deliver(self._engine.handle_timer(now))
-        self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)

@@ -16,12 +16,13 @@ _SCHEMES = {
 }
 
 
-async def open_store(url: str, *, timeout: float = 300.0) -> Store:
+async def open_store(url: str, *, timeout: float = 300.0, grace: float = 5.0) -> Store:
     """A link to the store at `url`: `aiopg://host:port`, `unix:///path` or `memory://name`.
 
     Args:
         url: where the store is. One that is still coming up is waited for.
         timeout: seconds to wait for it.
+        grace: seconds for which the store is to keep this process's members when the connection breaks.
 
     Raises:
         ValueError: no store is known by that scheme, or a part of the URL is wrong.
@@ -32,5 +33,5 @@ async def open_store(url: str, *, timeout: float = 300.0) -> Store:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise ValueError(f"no store is known by {url!r}; a store's URL begins with one of {known}")
     module, name = _SCHEMES[scheme]
-    store: Store = await getattr(importlib.import_module(module), name).connect(url, timeout=timeout)
+    store: Store = await getattr(importlib.import_module(module), name).connect(url, timeout=timeout, grace=grace)
     return store

@@ -25,38 +25,41 @@ class Alarms:
     """Times at which sleepers are to be rung, in the running loop's time."""
 
     def __init__(self) -> None:
-        self._times: dict[Sleeper, float] = {}
+        self.times: dict[Sleeper, float] = {}
+        """When each is to be rung; a time before `timer_at` needs `set_timer` too."""
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
+        self.timer_at = math.inf
+        """When `times` will be looked at next."""
 
     def set(self, sleeper: Sleeper, when: float) -> None:
         """Ring `sleeper` at `when`, once; `math.inf` is never."""
-        self._times[sleeper] = when
-        if when < self._timer_at:
-            self._set_timer(when)
+        self.times[sleeper] = when
+        if when < self.timer_at:
+            self.set_timer(when)
 
     def clear(self, sleeper: Sleeper) -> None:
         """Do not ring it. The timer stays as it is: to ring for nobody is cheaper than to set it for each call."""
-        self._times.pop(sleeper, None)
+        self.times.pop(sleeper, None)
 
     def close(self) -> None:
         """Ring for nobody any more."""
-        self._times.clear()
+        self.times.clear()
         if self._timer is not None:
             self._timer.cancel()
 
-    def _set_timer(self, when: float) -> None:
+    def set_timer(self, when: float) -> None:
+        """Look at `times` at `when`, which is before `timer_at`."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self._ring)
-        self._timer_at = when
+        self.timer_at = when
 
     def _ring(self) -> None:
-        self._timer, self._timer_at = None, math.inf
+        self._timer, self.timer_at = None, math.inf
         now = asyncio.get_running_loop().time()
-        for sleeper in [sleeper for sleeper, when in self._times.items() if when <= now]:
-            del self._times[sleeper]
+        for sleeper in [sleeper for sleeper, when in self.times.items() if when <= now]:
+            del self.times[sleeper]
             sleeper.ring()
-        earliest = min(self._times.values(), default=math.inf)
+        earliest = min(self.times.values(), default=math.inf)
         if earliest < math.inf:
-            self._set_timer(max(earliest, now))
+            self.set_timer(max(earliest, now))

@@ -8,9 +8,10 @@ or the error that ended the link.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from copy import copy
-from typing import Any, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 from aiopg._core.frames import Body
 from aiopg._core.messages import (
@@ -27,7 +28,9 @@ from aiopg.errors import AiopgError, GroupClosedError, ProtocolError
 from aiopg.stores._alarms import Alarms
 from aiopg.stores.base import WARN_AGAIN_SECONDS, WARN_SECONDS, Call
 
-__all__ = ["Calls", "DeadlinePassedError", "Facts", "Pending", "Waiter"]
+_new = tuple.__new__  # a NamedTuple's own constructor is a Python function that does no more
+
+__all__ = ["Calls", "DeadlinePassedError", "Facts", "Gate", "Pending", "Waiter"]
 
 Facts: TypeAlias = tuple[list[int], list[int]]
 """Ranks that arrived, ranks that are missing."""
@@ -62,11 +65,24 @@ class Waiter:
 
         Raises `DeadlinePassedError`.
         """
+        if self.woken:
+            return
         warn_at = call.started + WARN_SECONDS
-        while not self.woken:
+        while True:
             look_at = warn_at if warn_at < call.deadline else call.deadline
-            if await self._woken_by(look_at):
-                return
+            # As _sleep_until, without calling it and what it calls: every call of a group waits here.
+            future = self.future = call.loop.create_future()
+            alarms = self._alarms
+            alarms.times[self] = look_at
+            if look_at < alarms.timer_at:
+                alarms.set_timer(look_at)
+            try:
+                await future
+            finally:
+                self.future = None
+                alarms.times.pop(self, None)
+            if self.woken:
+                return  # type: ignore[unreachable]  # mypy does not know that it changes while we await
             if look_at == call.deadline:
                 raise DeadlinePassedError
             overdue(self, call)
@@ -74,11 +90,13 @@ class Waiter:
 
     async def wait_until(self, deadline: float) -> None:
         """Wait to be woken. Raises `DeadlinePassedError` at `deadline` (loop time)."""
-        if not self.woken and not await self._woken_by(deadline):
-            raise DeadlinePassedError
+        if not self.woken:
+            await self._sleep_until(deadline)
+            if not self.woken:
+                raise DeadlinePassedError
 
-    async def _woken_by(self, time: float) -> bool:
-        """Sleep until woken, or that time; whether woken."""
+    async def _sleep_until(self, time: float) -> None:
+        """Sleep until woken, or that time."""
         future = self.future = asyncio.get_running_loop().create_future()
         self._alarms.set(self, time)
         try:
@@ -86,7 +104,6 @@ class Waiter:
         finally:
             self.future = None
             self._alarms.clear(self)
-        return self.woken
 
 
 class Pending(Waiter):
@@ -139,11 +156,24 @@ class Pending(Waiter):
         return arrived, missing
 
 
+class Gate(Protocol):
+    """Says whether a link takes more: a session."""
+
+    full: bool
+
+
+class _OpenGate:
+    full = False
+
+
 class Calls:
     """All calls under way on one link."""
 
-    def __init__(self, send: Callable[[Command], None]) -> None:
+    def __init__(self, send: Callable[[Command], object], gate: Gate | None = None) -> None:
+        """`gate`: while it is full, new calls wait (`find_room`); what ends or settles older ones goes through."""
         self._send = send
+        self._gate: Gate = gate or _OpenGate()
+        self._line: deque[Waiter] = deque()  # calls that wait for room, in call order
         self.alarms = Alarms()
         """The timer of this link's waits."""
         self._last = 0
@@ -158,14 +188,40 @@ class Calls:
         """Whether the link is over."""
         return self._lost is not None
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether a new call has to wait for room."""
+        return self._gate.full or bool(self._line)
+
+    async def find_room(self, call: Call) -> None:
+        """Wait until the link takes another call; first come, first served. Raises `GroupTimeoutError`."""
+        waiter = Waiter(self.alarms)
+        self._line.append(waiter)
+        try:
+            await waiter.wait(call, lambda _, call: call.warn(None, None))
+        except DeadlinePassedError:
+            raise call.timed_out(None, None) from None
+        finally:
+            self._line.remove(waiter)
+            self.let_in()
+
+    def let_in(self) -> None:
+        """There may be room: the first in line goes on, and lets in the next one."""
+        if self._line and (self._lost is not None or not self._gate.full):
+            self._line[0].wake()
+
+    def take_route(self, send: Callable[[Command], object]) -> None:
+        """Commands go this way from now on."""
+        self._send = send
+
     def submit(
-        self, command: Callable[..., Command], *fields: Any, then: Callable[[Pending], None] | None = None
+        self, command: type[Any], *fields: Any, body: Body = (), then: Callable[[Pending], None] | None = None
     ) -> Pending:
         """Make a command of the next call number and these fields, and send it. Raises what ended the link."""
         if self._lost is not None:
             raise copy(self._lost)
         self._last = number = self._last + 1
-        self._send(command(number, *fields))
+        self._send(_new(command, (number, *fields, body)))
         pending = self._pending[number] = Pending(self.alarms, number, then)
         return pending
 
@@ -207,6 +263,7 @@ class Calls:
         self._pending.clear()
         for pending in pendings:
             pending.end(copy(error))
+        self.let_in()
 
     def close(self, error: AiopgError) -> None:
         """The link is over and nobody waits on it any more."""

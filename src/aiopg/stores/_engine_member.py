@@ -16,6 +16,7 @@ from aiopg._core.messages import (
     Tag,
     Take,
     TakeBack,
+    Watch,
     Withdrawn,
     unpack_value,
 )
@@ -68,7 +69,9 @@ class EngineMember(Member):
             self._drop_outgoing(mailbox)
             if went:
                 return
-        put = self._calls.submit(Put, self._seat, dst, call.tag, payload)
+        if self._calls.is_crowded:
+            await self._calls.find_room(call)
+        put = self._calls.submit(Put, self._seat, dst, call.tag, body=payload)
         try:
             await put.wait(call, _warn)
         except DeadlinePassedError:
@@ -100,6 +103,8 @@ class EngineMember(Member):
             ask = (Take, self._seat, src, call.tag)
             incoming = Incoming(self._calls, ask, lambda: self._drop_incoming(mailbox))
             self._incoming[mailbox] = incoming
+        if self._calls.is_crowded:
+            await self._calls.find_room(call)
         return _joined(await incoming.take(call, src))
 
     def _drop_incoming(self, mailbox: tuple[int, Tag]) -> None:
@@ -111,23 +116,27 @@ class EngineMember(Member):
 
     async def round(self, call: Call, root: int, detail: str, parts: list[Buffer], needs: int) -> list[Buffer]:
         key = (call.tag, call.seq)
-        if key in self._withdrawals:
+        if self._withdrawals and key in self._withdrawals:
             decided = await self._decided_before(call, key, Signature(call.op, root, detail), parts)
             if decided is not None:
                 return self._parts(decided, needs)
+        calls = self._calls
+        if calls.is_crowded:
+            await calls.find_room(call)
         body: Body = () if not parts else (parts[0],) if len(parts) == 1 else join_parts(parts)
-        arrival = self._calls.submit(
-            Arrive, self._seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body
+        arrival = calls.submit(
+            Arrive, self._seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body=body
         )
         try:
-            await arrival.wait(call, self._calls.inquire)
+            await arrival.wait(call, calls.inquire)
         except asyncio.CancelledError:
             self._withdraw(key, arrival, Signature(call.op, root, detail), parts)
             raise
         except DeadlinePassedError:
             self._withdraw(key, arrival, Signature(call.op, root, detail), parts)
             await self._learn_facts(call, key, arrival)
-        return self._parts(arrival.result(), needs)
+        result = arrival.result()
+        return self._parts(result, needs) if result or needs == Needs.ROOT else []
 
     def _withdraw(self, key: tuple[Tag, int], arrival: Pending, signature: Signature, parts: list[Buffer]) -> None:
         """Take an arrival back, and remember that it may have been decided before that reaches the store."""
@@ -191,6 +200,18 @@ class EngineMember(Member):
         await self._simply(abort, call)
         abort.result()
 
+    async def happenings(self, call: Call, after: int) -> list[tuple[str, int, str]]:
+        watch = self._calls.submit(Watch, self._seat, after)
+        try:
+            await watch.wait(call, _stay_silent)
+        except DeadlinePassedError:
+            self._calls.cancel(watch)
+            raise call.timed_out(None, None) from None
+        except asyncio.CancelledError:
+            self._calls.cancel(watch)
+            raise
+        return [(what, rank, text) for what, rank, text in unpack_value(watch.result())]
+
     async def leave(self, call: Call) -> None:
         leave = self._calls.submit(Leave, self._seat)
         await self._simply(leave, call)
@@ -205,6 +226,10 @@ class EngineMember(Member):
 
 def _joined(body: Body) -> Buffer:
     return body[0] if len(body) == 1 else b"".join(body)
+
+
+def _stay_silent(_: Pending, call: Call) -> None:
+    """That nothing happens is no reason to warn."""
 
 
 def _warn(_: Pending, call: Call) -> None:

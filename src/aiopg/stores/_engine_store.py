@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 
 from aiopg._core.messages import Command, Join, Status, Vacate, unpack_value
-from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
+from aiopg.stores._calls import Calls, DeadlinePassedError, Gate, Pending
 from aiopg.stores._engine_member import EngineMember
 from aiopg.stores.base import FACTS_SECONDS, Call, Member, Store
 
@@ -19,16 +19,16 @@ __all__ = ["EngineStore"]
 class EngineStore(Store):
     """The verbs of `Store` as the engine's commands; subclasses carry the commands there and the events back."""
 
-    def __init__(self, send: Callable[[Command], None], payload_bytes: int) -> None:
-        self._calls = Calls(send)
+    def __init__(self, send: Callable[[Command], object], payload_bytes: int, gate: Gate | None = None) -> None:
+        self._calls = Calls(send, gate)
         self._payload_bytes = payload_bytes
         self._last_seat = 0
 
-    async def join(self, call: Call, world_size: int, *, ttl: float) -> Member:
+    async def join(self, call: Call, world_size: int, *, ttl: float, takeover: bool = False) -> Member:
         self._last_seat += 1
         seat = self._last_seat
         holder = f"pid {os.getpid()} on {socket.gethostname()}"
-        join = self._calls.submit(Join, seat, call.group, call.rank, world_size, float(ttl), holder)
+        join = self._calls.submit(Join, seat, call.group, call.rank, world_size, float(ttl), holder, takeover)
         try:
             await join.wait(call, self._calls.inquire)
         except asyncio.CancelledError:

@@ -140,13 +140,15 @@ class Store(ABC):
         """What it can promise."""
 
     @abstractmethod
-    async def join(self, call: Call, world_size: int, *, ttl: float) -> Member:
+    async def join(self, call: Call, world_size: int, *, ttl: float, takeover: bool = False) -> Member:
         """Take `call.rank` of `call.group` and wait until all `world_size` ranks have.
 
         Args:
             call: names the group and rank, and the deadline.
             world_size: ranks of the group.
             ttl: seconds after which what this member sent and nobody took expires.
+            takeover: whether to put out a live member that holds the rank; its calls raise `FencedError`, and this
+                member joins the next incarnation.
 
         Raises:
             GroupTimeoutError: some ranks had not joined by the deadline; this one's join was taken back.
@@ -210,6 +212,13 @@ class Member(ABC):
     @abstractmethod
     async def abort(self, call: Call, reason: str) -> None:
         """Fail every call of the group at every member, now and later."""
+
+    @abstractmethod
+    async def happenings(self, call: Call, after: int) -> list[tuple[str, int, str]]:
+        """What happened to the members of this incarnation after its first `after` happenings; waits for some.
+
+        Each is (what, rank, text): "joined", "left", "lost" or "aborted".
+        """
 
     @abstractmethod
     async def leave(self, call: Call) -> None:

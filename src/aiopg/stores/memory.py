@@ -85,8 +85,9 @@ class MemoryStore(EngineStore):
         return f"<MemoryStore {self._url} calls={len(self._calls)}>"
 
     @classmethod
-    async def connect(cls, url: str, *, timeout: float) -> MemoryStore:
-        """A link to the engine of that name; the first to ask for a name makes it. Never waits.
+    async def connect(cls, url: str, *, timeout: float, grace: float) -> MemoryStore:
+        """A link to the engine of that name; the first to ask for a name makes it. Never waits, and has no connection
+        that could break.
 
         Raises:
             ValueError: the URL is not memory://name.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Self
 
 from aiopg.address import Address
-from aiopg.client import Client, dial, dial_once
+from aiopg.client import GRACE_SECONDS, Client, Road, dial, dial_once, take_road
 from aiopg.errors import GroupClosedError, StoreLostError, StoreUnreachableError
 from aiopg.stores._engine_store import EngineStore
 from aiopg.stores.base import Capabilities
@@ -18,17 +19,20 @@ class NativeStore(EngineStore):
     """A session with a `StoreServer`. Made by `connect`."""
 
     def __init__(self, client: Client) -> None:
-        super().__init__(client.send, client.payload_bytes)
+        super().__init__(client.route, client.payload_bytes, client.streams)
         self._client = client
         self._closed = False
         client.on_event = self._calls.received
         client.on_lost = self._link_ended
+        client.on_route = self._calls.take_route
+        client.on_room = self._calls.let_in
+        self._farewell = _farewell(client)
 
     def __repr__(self) -> str:
         return f"<NativeStore {self.url} calls={len(self._calls)} {self._client!r}>"
 
     @classmethod
-    async def connect(cls, url: str, *, timeout: float) -> Self:
+    async def connect(cls, url: str, *, timeout: float, grace: float = GRACE_SECONDS) -> Self:
         """A session with the store at `url`; one that is still coming up is waited for until `timeout` seconds.
 
         Raises:
@@ -37,19 +41,28 @@ class NativeStore(EngineStore):
         """
         address = Address.parse(url)
         try:
-            return await cls.connect_by(address, asyncio.get_running_loop().time() + timeout)
+            return await cls.connect_by(address, asyncio.get_running_loop().time() + timeout, grace=grace)
         except TimeoutError as error:
             raise StoreUnreachableError(url, str(error)) from error
 
     @classmethod
-    async def connect_by(cls, address: Address, deadline: float) -> Self:
-        """The same until `deadline` (loop time), and then `TimeoutError`."""
-        return cls(await dial(address, deadline))
+    async def connect_by(
+        cls, address: Address, deadline: float, *, grace: float = GRACE_SECONDS, road: Road = take_road
+    ) -> Self:
+        """The same until `deadline` (loop time), and then `TimeoutError`.
+
+        `grace`: seconds for which the store keeps this member when its connection breaks; `road`: how to get there.
+        """
+        return await cls(await dial(address, deadline, grace=grace, road=road))._begin()
 
     @classmethod
-    async def connect_once(cls, address: Address, deadline: float) -> Self:
+    async def connect_once(cls, address: Address, deadline: float, *, grace: float = GRACE_SECONDS) -> Self:
         """The same in one attempt: `ConnectionError` if nobody serves there now."""
-        return cls(await dial_once(address, deadline))
+        return await cls(await dial_once(address, deadline, grace=grace))._begin()
+
+    async def _begin(self) -> Self:
+        await anext(self._farewell)
+        return self
 
     @property
     def url(self) -> str:
@@ -70,7 +83,17 @@ class NativeStore(EngineStore):
         self._closed = True
         self._calls.close(GroupClosedError("the link to the store was closed"))
         self._client.close("the member closed its link")
+        await self._farewell.aclose()
+        await self._client.wait_closed()
 
     def _link_ended(self, reason: str) -> None:
         if not self._closed:
             self._calls.lost(StoreLostError(self.url, reason))
+
+
+async def _farewell(client: Client) -> AsyncGenerator[None, None]:
+    """Says goodbye for a program that ends without closing: a loop that shuts down closes its open generators first."""
+    try:
+        yield
+    finally:
+        client.close("its event loop ended")

@@ -1,0 +1,232 @@
+"""Snapshots: the whole state of an exchange as bytes, and back.
+
+The state is a graph of a few kinds of objects that know one another both ways (a seat its incarnation, the incarnation
+its seats). It is written as such, so that no state machine has to say twice what it consists of, and what it gains
+later is in the snapshot by itself::
+
+    u32 length of the graph | graph | payload bytes, one after another
+    graph   MessagePack: [version, now, root, [node, ...]]
+    node    [kind, content]: a list, tuple, deque, dict or set, an object of a class of `_CLASSES`, or an error
+    value   None, bool, int, float, str as they are; [0, n] node n; [1, offset, length] bytes; [2] the store's limits
+
+The set of classes is closed: a snapshot can make nothing but the parts of an exchange. Payloads are not copied when it
+is written. What carries a session (`Line.carrier`) is not part of the state.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+
+from aiopg import errors
+from aiopg._core import engine, exchange, groups, history, mailboxes, messages, replies, round, rounds, session
+from aiopg._core.frames import Buffer
+from aiopg._core.limits import Limits
+from aiopg.errors import AiopgError, Outcome, ProtocolError
+
+__all__ = ["VERSION", "dump", "load"]
+
+VERSION = 1
+"""Of the graph's classes and their attributes. A snapshot of another version is refused, never guessed at."""
+
+_CLASSES: tuple[type[Any], ...] = (
+    exchange.Exchange, exchange.Line, session.Session, engine.Engine, replies.Replies,
+    groups.Groups, groups.Incarnation, groups.Seat, groups.Queued, history.History, history._Watching,
+    mailboxes.Mailboxes, mailboxes._Mailbox, mailboxes._Take, rounds.Rounds, round.Round, round.Arrival,
+)  # fmt: skip
+_TUPLES: tuple[type[Any], ...] = (mailboxes._Letter, round.Signature, messages.Join)
+_ERRORS = {cls.__name__: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, AiopgError)}
+_NOT_STATE: dict[type[Any], frozenset[str]] = {
+    engine.Engine: frozenset({"_handlers", "_about"}),
+    exchange.Line: frozenset({"carrier"}),
+    session.Session: frozenset({"told", "_frames_limit", "_bytes_limit", "_head_bytes"}),
+    replies.Replies: frozenset({"_waiting_calls"}),
+}
+"""What the program gives an object when it is loaded: the limits of this life, not those of the last."""
+
+_LIST, _TUPLE, _DEQUE, _DICT, _SET, _ERROR, _OBJECT = range(7)
+_FIRST_TUPLE = 1000
+_SEQUENCES: dict[type[Any], int] = {list: _LIST, tuple: _TUPLE, deque: _DEQUE}
+_NODE, _BYTES, _LIMITS = 0, 1, 2
+_SENSELESS = (
+    ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error, msgpack.UnpackException,
+)  # fmt: skip
+"""What damaged bytes make of a reader."""
+_PLAIN = frozenset({type(None), bool, int, float, str})
+
+_LENGTH = struct.Struct(">I")
+
+
+def dump(state: exchange.Exchange, now: float) -> list[Buffer]:
+    """The snapshot of an exchange at `now` (engine's time), in pieces; the payloads in it are those of the exchange."""
+    writer = _Writer()
+    root = writer.value(state)
+    writer.write_nodes()
+    graph = msgpack.packb([VERSION, now, root, writer.nodes], unicode_errors="surrogatepass")
+    return [_LENGTH.pack(len(graph)) + graph, *writer.pieces]
+
+
+def load(data: Buffer, limits: Limits, about: Mapping[str, object]) -> tuple[exchange.Exchange, float]:
+    """The exchange of a snapshot, and the engine's time at which it was made. Raises `ProtocolError`."""
+    view = memoryview(data)
+    try:
+        (size,) = _LENGTH.unpack_from(view)
+        graph = view[_LENGTH.size : _LENGTH.size + size]
+        version, now, root, nodes = msgpack.unpackb(
+            graph, strict_map_key=False, unicode_errors="surrogatepass", max_array_len=2**31
+        )
+        if version != VERSION:
+            raise ProtocolError(f"a snapshot of version {version}, and this program reads version {VERSION}")
+        state = _Reader(nodes, view[_LENGTH.size + size :], limits, about).read(root)
+    except _SENSELESS as error:
+        raise ProtocolError(f"not a snapshot: {error!r}") from error
+    if not isinstance(state, exchange.Exchange) or type(now) is not float:
+        raise ProtocolError("not a snapshot of an exchange")
+    return state, now
+
+
+def _attributes(value: object) -> list[str]:
+    """Names of an object's attributes that are state, in a fixed order."""
+    names = list(getattr(value, "__dict__", ()))
+    for cls in reversed(type(value).__mro__):
+        names += [name for name in getattr(cls, "__slots__", ()) if hasattr(value, name)]
+    left_out = _NOT_STATE.get(type(value), frozenset())
+    return [name for name in names if name not in left_out]
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.pieces: list[Buffer] = []
+        self._bytes = 0
+        self._numbers: dict[int, int] = {}
+        self._objects: list[Any] = []  # by number; held, so that no id is used again
+
+    def value(self, value: Any) -> Any:
+        """A value as it stands in a node."""
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind in (bytes, bytearray, memoryview):
+            place = [_BYTES, self._bytes, len(value)]
+            self.pieces.append(value)
+            self._bytes += len(value)
+            return place
+        if kind is Limits:
+            return [_LIMITS]
+        # A tuple is what is in it; whether two places have the same one says nothing, and is not the same in a replay.
+        number = None if isinstance(value, tuple) else self._numbers.get(id(value))
+        if number is None:
+            number = self._numbers[id(value)] = len(self._objects)
+            self._objects.append(value)
+        return [_NODE, number]
+
+    def write_nodes(self) -> None:
+        """Write every object that was met, and those met by that."""
+        while len(self.nodes) < len(self._objects):
+            self.nodes.append(self._node(self._objects[len(self.nodes)]))
+
+    def _node(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in (list, tuple, deque):
+            return [_SEQUENCES[kind], [self.value(item) for item in value]]
+        if kind is dict:
+            return [_DICT, [part for item in value.items() for part in map(self.value, item)]]
+        if kind is set:
+            return [_SET, [self.value(item) for item in sorted(value)]]
+        if isinstance(value, AiopgError):
+            return [_ERROR, [kind.__name__, value.outcome.value, self.value(value.fields())]]
+        if kind in _TUPLES:
+            return [_FIRST_TUPLE + _TUPLES.index(kind), [self.value(item) for item in value]]
+        names = _attributes(value)
+        return [
+            _OBJECT + _CLASSES.index(kind),
+            [part for name in names for part in (name, self.value(getattr(value, name)))],
+        ]
+
+
+class _Reader:
+    def __init__(self, nodes: list[Any], payloads: memoryview, limits: Limits, about: Mapping[str, object]) -> None:
+        self._nodes = nodes
+        self._payloads = payloads
+        self._limits = limits
+        self._about = about
+        self._made: dict[int, Any] = {}
+        self._unfilled: list[tuple[Any, int, list[Any]]] = []
+
+    def read(self, root: Any) -> Any:
+        """The object at the root, with all that belongs to it."""
+        made = self.value(root)
+        while self._unfilled:
+            self._fill(*self._unfilled.pop())
+        return made
+
+    def value(self, value: Any) -> Any:
+        if type(value) is not list:
+            return value
+        if value[0] == _LIMITS:
+            return self._limits
+        if value[0] == _BYTES:
+            _, start, size = value
+            if not 0 <= start <= start + size <= len(self._payloads):
+                raise ValueError("bytes that are not there")
+            return bytes(self._payloads[start : start + size])
+        return self._node(value[1])
+
+    def _node(self, number: int) -> Any:
+        if number in self._made:
+            return self._made[number]
+        kind, content = self._nodes[number]
+        if kind == _TUPLE or kind >= _FIRST_TUPLE:
+            # It cannot be made before what is in it, and never contains itself but through an object that can.
+            items = [self.value(item) for item in content]
+            made: Any = tuple(items) if kind == _TUPLE else _TUPLES[kind - _FIRST_TUPLE](*items)
+        elif kind == _ERROR:
+            name, outcome, fields = content
+            made = _ERRORS[name](**self._plain(fields))
+            made.outcome = Outcome(outcome)
+        else:
+            makers: tuple[Any, ...] = (list, None, deque, dict, set)
+            made = makers[kind]() if kind < len(makers) else object.__new__(_CLASSES[kind - _OBJECT])
+            self._unfilled.append((made, kind, content))
+        self._made[number] = made
+        return made
+
+    def _plain(self, place: Any) -> dict[str, Any]:
+        """A dict of plain values that is needed whole at once: the fields of an error."""
+
+        def whole(value: Any) -> Any:
+            if type(value) is not list:
+                return value
+            kind, content = self._nodes[value[1]]
+            items = [whole(item) for item in content]
+            if kind == _DICT:
+                return dict(zip(items[::2], items[1::2], strict=True))
+            return items
+
+        fields: dict[str, Any] = whole(place)
+        return fields
+
+    def _fill(self, made: Any, kind: int, content: list[Any]) -> None:
+        if kind >= _OBJECT:
+            for name, value in zip(content[::2], content[1::2], strict=True):
+                setattr(made, name, self.value(value))
+            if isinstance(made, engine.Engine):
+                made.complete(self._about)
+            elif isinstance(made, exchange.Line):
+                made.carrier = None
+            elif isinstance(made, session.Session):
+                made.obey(self._limits)
+                made.told = 0
+            elif isinstance(made, replies.Replies):
+                made.obey(self._limits.waiting_calls)
+        elif kind == _DICT:
+            made.update(zip(map(self.value, content[::2]), map(self.value, content[1::2]), strict=True))
+        elif kind == _SET:
+            made.update(map(self.value, content))
+        else:
+            made.extend(map(self.value, content))

@@ -1,0 +1,226 @@
+"""How a message is written in the head of a frame, and read from it.
+
+A head is what `frames` puts before every message (sequence number, acknowledgement, kind) and then the message's
+fields: first those of a fixed size in the order of the message, then, in one MessagePack array, its texts::
+
+    int     8 bytes, signed, big-endian          bool    1 byte, 0 or 1          float   8 bytes, IEEE 754
+    op      1 byte: its place in `COLLECTIVES`   tag     8 bytes like an int: the number, or 0 for a text tag
+    texts   [str or bytes, ...] in the order of the message; nil stands for a tag that is a number.
+            No array at all where every text is empty and every tag a number.
+
+Fixed places and not one MessagePack array for all: a fixed field needs no check of its type, and with the caches cold
+as they are after a switch of processes, packing, unpacking and checking a dozen small objects took a quarter of a
+barrier's time.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import msgpack
+
+from aiopg._core import messages as m
+from aiopg._core.frames import JOIN_BELOW, LENGTHS_BYTES, PREFIX_CODES, PREFIX_HEAD_BYTES, Body, Buffer, Received
+from aiopg.errors import ProtocolError, UsageError
+
+__all__ = ["decode_message", "encode_message"]
+
+_TAG = object()
+_OP = object()
+_CODES: dict[object, str] = {int: "q", bool: "?", float: "d", _TAG: "q", _OP: "B"}
+_TEXT_TYPES: dict[object, tuple[type, ...]] = {str: (str,), bytes: (bytes,), _TAG: (str, type(None))}
+
+_WIRE: dict[int, tuple[type[Any], tuple[object, ...]]] = {
+    1: (m.Open, (bytes, bytes, int, int, float, int, int, int, str)),
+    2: (m.Opened, (bytes, bytes, int, int, int, float)),
+    3: (m.Acknowledge, ()),
+    4: (m.Goodbye, (str,)),
+    10: (m.Join, (int, int, str, int, int, float, str, bool)),
+    11: (m.Leave, (int, int)),
+    12: (m.Abort, (int, int, str)),
+    13: (m.Vacate, (int, int)),
+    20: (m.Put, (int, int, int, _TAG)),
+    21: (m.TakeBack, (int, int, int, _TAG, int)),
+    22: (m.Take, (int, int, int, _TAG)),
+    30: (m.Arrive, (int, int, _TAG, int, _OP, int, str, int, int)),
+    40: (m.Cancel, (int,)),
+    41: (m.Inquire, (int, int)),
+    42: (m.Expire, (int, int)),
+    43: (m.Status, (int,)),
+    44: (m.Watch, (int, int, int)),
+    50: (m.Answer, (int, bool)),
+    51: (m.Failed, (int,)),
+    52: (m.Withdrawn, (int,)),
+}
+_OP_NUMBER = {op: number for number, op in enumerate(m.COLLECTIVES)}
+
+_new = tuple.__new__  # a NamedTuple's own constructor is a Python function that does no more
+
+_Encode: TypeAlias = Callable[[int, int, int, Any], bytes]
+"""(sequence number, acknowledgement, body length, message) -> lengths and head."""
+_Decode: TypeAlias = Callable[[bytes, Body], m.Message]
+"""(fields of the head, body) -> message."""
+
+
+def encode_message(seq: int, ack: int, message: m.Message, head_bytes: int) -> tuple[Buffer, ...]:
+    """The buffers of the frame that carries a message, in order; one single buffer where its body is small.
+
+    Raises `UsageError` if a field cannot be sent: text that is no proper text, an integer of more than 64 bits, texts
+    that make the head longer than `head_bytes`.
+    """
+    body: Body = message[-1]
+    size = (len(body[0]) if len(body) == 1 else sum(map(len, body))) if body else 0
+    try:
+        head = _ENCODE[type(message)](seq, ack, size, message)
+    except (ValueError, OverflowError, KeyError, struct.error) as error:
+        raise UsageError(f"a {type(message).__name__} cannot be sent: {error}") from error
+    if len(head) - LENGTHS_BYTES > head_bytes:
+        raise UsageError(
+            f"a {type(message).__name__} with names and texts of {len(head)} bytes cannot be sent; "
+            f"{head_bytes} are allowed"
+        )
+    if not size:
+        return (head,)
+    return (b"".join((head, *body)),) if size <= JOIN_BELOW else (head, *body)
+
+
+def decode_message(received: Received) -> m.Message:
+    """The message of a frame. Raises `ProtocolError` if its head is none that `encode_message` makes."""
+    _, _, kind, fields, body = received
+    try:
+        return _DECODE[kind](fields, body)
+    except KeyError:
+        raise ProtocolError(f"no message has kind {kind}") from None
+    except (struct.error, IndexError) as error:
+        name = _WIRE[kind][0].__name__
+        raise ProtocolError(f"a head of {len(fields)} bytes is none of a {name}: {error}") from error
+
+
+# ---------------------------------------------------------------------------------- one codec for each message
+
+
+def _plain(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:
+    """For messages that have no texts."""
+    pack, unpack, size = _structs(fields)
+
+    def encode(seq: int, ack: int, body: int, message: Any) -> bytes:
+        return pack(size, body, seq, ack, kind, *message[:-1])
+
+    def decode(head: bytes, body: Body) -> m.Message:
+        message: m.Message = _new(cls, (*unpack(head), body))
+        return message
+
+    return encode, decode
+
+
+def _with_texts(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:
+    """For messages with texts, and tags that may be such."""
+    pack, unpack, size = _structs(fields)
+    fixed = size - PREFIX_HEAD_BYTES
+    places = [place for place, field in enumerate(fields) if field in _TEXT_TYPES]
+    empty = [None if fields[place] is _TAG else _EMPTY[fields[place]] for place in places]
+
+    def encode(seq: int, ack: int, body: int, message: Any) -> bytes:
+        numbers: list[Any] = []
+        texts: list[Any] = []
+        for value, field in zip(message, fields, strict=False):
+            if field is _TAG:
+                is_number = type(value) is int
+                numbers.append(value if is_number else 0)
+                texts.append(None if is_number else value)
+            elif field is _OP:
+                numbers.append(_OP_NUMBER[value])
+            else:
+                (numbers if field in _CODES else texts).append(value)
+        packed = b"" if texts == empty else msgpack.packb(texts)
+        return pack(size + len(packed), body, seq, ack, kind, *numbers) + packed
+
+    def decode(head: bytes, body: Body) -> m.Message:
+        numbers = iter(unpack(head[:fixed]))
+        packed = head[fixed:]
+        texts = iter(_unpack_texts(cls, [_TEXT_TYPES[fields[place]] for place in places], packed) if packed else empty)
+        values: list[Any] = []
+        for field in fields:
+            if field is _TAG:
+                number, text = next(numbers), next(texts)
+                values.append(number if text is None else text)
+            elif field is _OP:
+                values.append(m.COLLECTIVES[next(numbers)])
+            else:
+                values.append(next(numbers if field in _CODES else texts))
+        message: m.Message = _new(cls, (*values, body))
+        return message
+
+    return encode, decode
+
+
+def _tagged(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:
+    """For messages whose only text is a tag: as `_with_texts`, and short where the tag is a number, as it mostly is."""
+    encode_any, decode_any = _with_texts(kind, cls, fields)
+    encode_plain, decode_plain = _plain(kind, cls, fields)
+    place, fixed = fields.index(_TAG), _structs(fields)[2] - PREFIX_HEAD_BYTES
+
+    def encode(seq: int, ack: int, body: int, message: Any) -> bytes:
+        return (encode_plain if type(message[place]) is int else encode_any)(seq, ack, body, message)
+
+    def decode(head: bytes, body: Body) -> m.Message:
+        return (decode_plain if len(head) == fixed else decode_any)(head, body)
+
+    return encode, decode
+
+
+def _arrive(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:
+    """As `_with_texts`, and short where there is no text: the most frequent command there is."""
+    encode_any, decode_any = _with_texts(kind, cls, fields)
+    pack, unpack, size = _structs(fields)
+    fixed = size - PREFIX_HEAD_BYTES
+
+    def encode(seq: int, ack: int, body: int, message: m.Arrive) -> bytes:
+        call, seat, tag, number, op, root, detail, needs, pieces, _ = message
+        if detail or type(tag) is not int:
+            return encode_any(seq, ack, body, message)
+        return pack(size, body, seq, ack, kind, call, seat, tag, number, _OP_NUMBER[op], root, needs, pieces)
+
+    def decode(head: bytes, body: Body) -> m.Message:
+        if len(head) != fixed:
+            return decode_any(head, body)
+        call, seat, tag, number, op, root, needs, pieces = unpack(head)
+        return _new(m.Arrive, (call, seat, tag, number, m.COLLECTIVES[op], root, "", needs, pieces, body))
+
+    return encode, decode
+
+
+_EMPTY: dict[object, object] = {str: "", bytes: b""}
+
+
+def _structs(fields: tuple[object, ...]) -> tuple[Callable[..., bytes], Callable[[bytes], tuple[Any, ...]], int]:
+    """What packs lengths and head without texts, what unpacks the fixed fields, and the size of that head."""
+    codes = "".join(_CODES[field] for field in fields if field in _CODES)
+    fixed = struct.Struct(">" + codes)
+    return struct.Struct(PREFIX_CODES + codes).pack, fixed.unpack, PREFIX_HEAD_BYTES + fixed.size
+
+
+def _unpack_texts(cls: type[Any], wanted: list[tuple[type, ...]], packed: bytes) -> list[Any]:
+    try:
+        texts = msgpack.unpackb(packed)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"texts of a {cls.__name__} are not MessagePack: {error}") from error
+    if type(texts) is not list or len(texts) != len(wanted):
+        raise ProtocolError(f"a {cls.__name__} has {len(wanted)} texts in an array")
+    if any(type(text) not in types for text, types in zip(texts, wanted, strict=True)):
+        raise ProtocolError(f"texts of a {cls.__name__} have the wrong types")
+    return texts
+
+
+def _codec(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:
+    texts = [field for field in fields if field in _TEXT_TYPES]
+    make = _arrive if cls is m.Arrive else _plain if not texts else _tagged if texts == [_TAG] else _with_texts
+    return make(kind, cls, fields)
+
+
+_ENCODE: dict[type[Any], _Encode] = {}
+_DECODE: dict[int, _Decode] = {}
+for _kind, (_cls, _fields) in _WIRE.items():
+    _ENCODE[_cls], _DECODE[_kind] = _codec(_kind, _cls, _fields)
