@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
@@ -328,3 +329,17 @@ async def test_what_a_group_that_ends_held_is_free_again(narrow: Any) -> None:
         groups = await pair(opens, "full")
         await groups[0].send(bytes(900_000), 1)
         await all_ranks(groups, lambda group: group.close())
+
+
+class Purpose(enum.IntEnum):
+    """What a program may use to name its tags."""
+
+    WEIGHTS = 7
+
+
+async def test_a_tag_may_be_a_member_of_an_enum(meeting: Meeting) -> None:
+    """An IntEnum's member is the number that it is, on every store: the other end may write the number."""
+    groups = await meeting.form(2)
+    await groups[0].send("new", 1, tag=Purpose.WEIGHTS)
+    assert await groups[1].recv(0, tag=7, timeout=LONG) == "new"
+    await all_ranks(groups, lambda group: group.barrier(tag=Purpose.WEIGHTS if group.rank else 7, timeout=LONG))

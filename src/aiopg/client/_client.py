@@ -34,6 +34,9 @@ LONGEST_PAUSE = 1.0
 """Seconds between attempts to come again, doubling, each drawn at random from half of it up: a thousand ranks do not
 come in step."""
 
+LAST_SECONDS = 0.02
+"""With less than this left there is no further attempt."""
+
 ATTEMPT_SECONDS = 5.0
 """How long one attempt may take; what does not answer by then may answer the next one."""
 
@@ -178,11 +181,13 @@ class Client:
                 why = str(error)
             if self._connection is not None:
                 return
-            wait = random.uniform(pause / 2, pause)
-            pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
-            if loop.time() + wait >= give_up:
+            left = give_up - loop.time()
+            if left < LAST_SECONDS:
                 self._lose(f"no connection for {self._patience:g} s; the last attempt met: {why}")
                 return
+            # As long as the store keeps the session there is one more attempt before the end.
+            wait = min(random.uniform(pause / 2, pause), left / 2)
+            pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
             await asyncio.sleep(wait)
 
     def _came_again(self, task: asyncio.Task[None]) -> None:

@@ -321,6 +321,7 @@ class GroupBase:
             self._check_place()
         if type(tag) is not int or not LEAST_TAG <= tag <= LARGEST_TAG:
             check_tag(tag)
+            tag = int(tag) if isinstance(tag, int) else str(tag)  # an IntEnum's member is the number that it is
         if timeout is None:
             seconds = self.store_timeout
         else:

@@ -1,0 +1,68 @@
+"""Clusters in virtual time, other ones in each run: whatever goes wrong, the promises hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.checker import check
+from tests.simulation.run import ENOUGH, Summary, replay_command, run_seeds
+from tests.simulation.world import play
+
+pytestmark = pytest.mark.timeout(300)  # a chunk takes a few seconds, and minutes on a machine that is busy
+
+CHUNK = 200
+CHUNKS = ENOUGH // CHUNK
+BASE = int(os.environ.get("AIOPG_SIMULATION_SEED", time.time_ns() // 1000 % 1_000_000_000))
+"""The first seed."""
+
+_all = Summary()
+
+
+def _play_in_another_process(seed: int, hash_seed: str) -> str:
+    code = f"from tests.simulation.world import play; print(play({seed})[1])"
+    env = os.environ | {"PYTHONHASHSEED": hash_seed}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=env, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_every_promise_holds_in_clusters_never_seen_before(chunk: int) -> None:
+    """No history of these seeds breaks a promise, and nothing is left behind."""
+    first = BASE + chunk * CHUNK
+    print(f"seeds {first} to {first + CHUNK - 1}")
+    summary = run_seeds(first, first + CHUNK - 1)
+    _all.add(summary)
+    assert not summary.wrong, "\n".join(
+        f"{replay_command(seed)}\n  " + "\n  ".join(wrong[:5]) for seed, wrong in summary.wrong
+    )
+
+
+def test_all_that_can_go_wrong_went_wrong() -> None:
+    """Every fault, every class of error and every transition was reached in the seeds above, if they all ran here."""
+    if _all.seeds < ENOUGH:
+        pytest.skip(f"only {_all.seeds} seeds were run by this process")
+    assert not _all.unreached, f"from seed {BASE}"
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_seed_is_one_run_in_any_process(seed: int) -> None:
+    """The same seed gives the same trace, here, again, and in a process that hashes text in another way."""
+    first = play(seed)[1]
+    assert play(seed)[1] == first
+    assert _play_in_another_process(seed, "1") == first == _play_in_another_process(seed, "2")
+    assert play(seed + 1)[1] != first
+
+
+def test_a_run_leaves_the_process_as_it_was() -> None:
+    """Chance and identity are the process's own again."""
+    before = os.getpid()
+    world, _ = play(BASE)
+    assert os.getpid() == before == int(os.readlink("/proc/self"))
+    assert check(world.history) == []
