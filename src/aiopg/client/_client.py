@@ -85,7 +85,13 @@ class Client:
 
         Raises what a `Road` raises, and what `ClientConnection.wait_open` raises.
         """
-        await self._connect()
+        try:
+            await self._connect()
+        except BaseException:
+            # Also where it was opened and lost in the same moment, and has begun to come again by itself: whoever asked
+            # for it is told that it failed, and nobody would ever close it.
+            self.close("it was not opened")
+            raise
 
     @property
     def route(self) -> Send:
