@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from aiopg import AsyncStatelessGroup, GroupTimeoutError, PeerLostError, StoreLostError, StoreServer
-from aiopg.client import Client
+from aiopg.address import Address
+from aiopg.client import Client, take_road
 from aiopg.stores.native import NativeStore
 from aiopg.testing import FaultProxy
 
@@ -55,6 +56,37 @@ async def test_a_connection_that_ends_while_it_is_being_opened_is_replaced(passe
                 await group.barrier()
         await group.barrier(3.0)
         await group.close()
+
+
+@pytest.mark.parametrize("passes", range(6))
+async def test_a_session_that_is_lost_while_it_is_opened_is_not_left_behind(passes: int) -> None:
+    """Whoever asked for it asks again and gets another one; nobody else goes on coming again for the first one."""
+    spoilt = 0
+
+    async def road(address: Address, protocol: Callable[[], Any]) -> Any:
+        made = await take_road(address, protocol)
+        opening = made.opening_received
+
+        def opened(message: object) -> None:
+            nonlocal spoilt
+            opening(message)
+            if spoilt < 2:
+                spoilt += 1
+                after_passes(passes, lambda: made.cut("it ends at once"))
+
+        made.opening_received = opened
+        return made
+
+    async with StoreServer() as server:
+        deadline = asyncio.get_running_loop().time() + LONG
+        store = await NativeStore.connect_by(Address.parse(server.address), deadline, grace=0.3, road=road)
+        await store.status()
+        await store.close()
+        async with asyncio.timeout(LONG):
+            while len(server._started()):  # noqa: ASYNC110 (a server tells when members leave, not sessions)
+                await asyncio.sleep(0.02)
+        assert spoilt >= 1
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_call_that_times_out_or_is_cancelled_while_the_link_is_down_is_taken_back() -> None:
