@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -30,30 +31,37 @@ FSYNC = pytest.mark.parametrize("fsync", ["off", "batch"])
 
 
 class Server:
-    """`aiopg serve` on one address, as often as it has to be started."""
+    """`aiopg serve` on one address, as often as it has to be started.
+
+    It is started and waited for in threads, and not by the loop that the members run on: what a loop does with the
+    descriptors of a child that is killed is not what is tested here.
+    """
 
     def __init__(self, *options: str) -> None:
         self._options = options
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self.address = ""
 
     async def start(self) -> None:
         """Start it; on the address that it had, if it had one."""
         port = self.address.rpartition(":")[2] or "0"
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "aiopg", "serve", "--port", port, *self._options, stdout=asyncio.subprocess.PIPE
-        )
+        command = [sys.executable, "-m", "aiopg", "serve", "--port", port, *self._options]
+        self._process = await asyncio.to_thread(subprocess.Popen, command, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         async with asyncio.timeout(20 * SLOW):
-            self.address = (await self._process.stdout.readline()).decode().strip()
+            self.address = (await asyncio.to_thread(self._process.stdout.readline)).decode().strip()
         assert self.address.startswith("aiopg://")
 
     async def stop(self, with_signal: signal.Signals) -> int:
         """End it with a signal; its exit code."""
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.send_signal(with_signal)
-        return await self._process.wait()
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        if process.poll() is None:
+            process.send_signal(with_signal)
+        code = await asyncio.to_thread(process.wait)
+        process.stdout.close()
+        return code
 
 
 @asynccontextmanager
