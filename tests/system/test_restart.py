@@ -123,9 +123,6 @@ class Load:
 
 @FSYNC
 @pytest.mark.timeout(120 + 12 * CRASHES)
-# Now and then uvloop closes the descriptor of a connection that was cut while it was being made and not its socket
-# object, which is told when that is collected. What is lost or doubled is what is tested here.
-@pytest.mark.filterwarnings("ignore:.*socket.socket fd:pytest.PytestUnraisableExceptionWarning")
 async def test_a_server_with_a_journal_is_killed_and_nothing_is_lost(tmp_path: Path, fsync: str) -> None:
     """kill -9 under load, started again each time: every message once and in order, every collective right."""
     seed = time.time_ns() % 2**32

@@ -1,4 +1,4 @@
-"""The road to a store: a connected socket, and a protocol on it."""
+"""The road to a store: a connection, and a protocol on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from aiopg.address import Address
 from aiopg.liveness import keep_alive, limit_unanswered
@@ -24,49 +24,41 @@ class Road(Protocol):
 
 
 async def take_road(address: Address, protocol: Callable[[], P]) -> P:
-    """Connect to `address`, and give the connection to a new protocol.
+    """Connect to `address`, and give the connection to a new protocol. Cancelling leaves no connection behind.
 
-    The kernel is asked to tell when the other host is gone (`liveness`). Raises `OSError`, `socket.gaierror` included.
+    Every address of a name is tried, in the resolver's order. The kernel is asked to tell when the other host is gone
+    (`liveness`). Raises `OSError`, `socket.gaierror` included.
     """
-    loop = asyncio.get_running_loop()
-    sock = await _connect(address)
-    connect = loop.create_unix_connection if address.path else loop.create_connection
-    try:
-        _, made = await connect(protocol, sock=sock)
-    except BaseException:
-        sock.close()
-        raise
-    return made
-
-
-async def _connect(address: Address) -> socket.socket:
-    """A connected socket; tries every address of a name in the order given by the resolver."""
+    # The loop makes the socket. One that is handed to uvloop (sock=) and then lost or cancelled before
+    # create_connection returns has its descriptor closed and stays open as an object, which would close another's.
     loop = asyncio.get_running_loop()
     if address.path:
-        targets: list[tuple[int, Any]] = [(socket.AF_UNIX, address.path)]
-    else:
-        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        targets = [(info[0], info[4]) for info in found]
+        _, made = await loop.create_unix_connection(protocol, address.path)
+        return made
     last: OSError | None = None
-    for family, target in targets:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+    for _, _, _, _, target in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
+        host = str(target[0])
+        if len(target) == 4 and target[3]:
+            host += f"%{target[3]}"  # a link-local address means something on its own link only
         try:
-            sock.setblocking(False)
-            if not address.path:
-                # asyncio does this only for sockets that were made with proto=IPPROTO_TCP.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                keep_alive(sock)
-                limit_unanswered(sock)
-            await loop.sock_connect(sock, target)
-            if not address.path and sock.getsockname() == sock.getpeername():
-                # TCP lets a socket connect to itself when its own port was drawn as the one it calls.
-                raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
-            return sock
+            transport, made = await loop.create_connection(protocol, host, address.port)
         except OSError as error:
-            sock.close()
             last = error
-        except BaseException:
-            sock.close()
-            raise
+            continue
+        _ask_the_kernel(transport)
+        return made
     assert last is not None
     raise last
+
+
+def _ask_the_kernel(transport: asyncio.Transport) -> None:
+    """Set the options of a client's connection. Raises `ConnectionRefusedError` for one that leads to itself."""
+    if transport.is_closing():
+        return  # lost already, and its protocol knows
+    if transport.get_extra_info("sockname") == transport.get_extra_info("peername"):
+        # TCP lets a socket connect to itself when its own port was drawn as the one it calls.
+        transport.abort()
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
+    sock = transport.get_extra_info("socket")
+    keep_alive(sock)
+    limit_unanswered(sock)
