@@ -119,7 +119,7 @@ async def test_a_call_that_times_out_or_is_cancelled_while_the_link_is_down_is_t
 
 
 async def test_a_call_that_is_made_again_when_the_link_is_up_is_the_same_call() -> None:
-    """Also where the others wait already, so that what was given up completes their call the moment the link is up."""
+    """Where the others wait already: they go on when it is made again."""
     async with StoreServer() as server, FaultProxy(server.address, seed=1) as proxy:
         groups = await asyncio.gather(
             AsyncStatelessGroup.connect(proxy.address, rank=0, world_size=2, store_timeout=LONG),
@@ -136,6 +136,38 @@ async def test_a_call_that_is_made_again_when_the_link_is_up_is_the_same_call() 
         assert await waits == ["zero", "one"]
         gathers = (group.all_gather(group.rank) for group in groups)
         assert await asyncio.gather(*gathers) == [[0, 1], [0, 1]]
+        await asyncio.gather(*(group.close() for group in groups))
+
+
+async def test_what_was_given_up_while_the_link_is_down_does_not_end_the_wait_of_others() -> None:
+    """They wait already when the link comes up: neither the arrival nor the message that was given up reaches them."""
+    async with StoreServer() as server, FaultProxy(server.address, seed=1) as proxy:
+        groups = await asyncio.gather(
+            AsyncStatelessGroup.connect(proxy.address, rank=0, world_size=2, store_timeout=LONG),
+            AsyncStatelessGroup.connect(server.address, rank=1, world_size=2, store_timeout=LONG),
+        )
+        proxy.refuse()
+        proxy.cut()
+        gathers = asyncio.ensure_future(groups[1].all_gather("one", timeout=1.0))
+        receives = asyncio.ensure_future(groups[1].recv(0, timeout=1.0))
+        calls = [
+            asyncio.ensure_future(groups[0].all_gather("given up")),
+            asyncio.ensure_future(groups[0].send("given up", 1)),
+        ]
+        await asyncio.wait(calls, timeout=0.05)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        proxy.accept()
+        await groups[0].store.status()
+        with pytest.raises(GroupTimeoutError) as gathered:
+            await gathers
+        assert gathered.value.missing == (0,)
+        with pytest.raises(GroupTimeoutError):
+            await receives
+        await groups[0].send("another", 1)
+        assert await groups[1].recv(0) == "another"
+        assert await asyncio.gather(*(group.all_gather(group.rank) for group in groups)) == [[0, 1], [0, 1]]
         await asyncio.gather(*(group.close() for group in groups))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from aiopg._core.frames import JOIN_BELOW, Buffer, FrameReceiver, body_size
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Acknowledge, Answer, Arrive, Cancel, Goodbye, Message, Needs, Put
+from aiopg._core.messages import Acknowledge, Answer, Arrive, Cancel, Goodbye, Message, Needs, Put, Void
 from aiopg._core.session import Session
 from aiopg._core.wire import decode_message
 from aiopg.errors import ProtocolError, UsageError
@@ -279,3 +279,25 @@ def test_every_message_acts_once_and_in_order_over_cut_connections(seed: int) ->
         ends[1 - me].session.note_acknowledgement(ends[me].session.received)
         assert not ends[1 - me].session._outbox
         assert (ends[1 - me].session.retained, ends[1 - me].session.full) == (0, False)
+
+
+def test_what_replaces_a_message_is_sent_again_in_its_place() -> None:
+    """Under the number of the other one, and only to an end that does not hold that."""
+    a, b = End(), End()
+    for call in (1, 2):
+        b.hear(joined(a.session.send(Cancel(call))))
+    a.hear(joined(b.session.acknowledge()))
+    a.session.send(large())
+    a.session.send(Cancel(4))
+    a.session.send(Cancel(5))
+    assert a.session.retained > JOIN_BELOW
+    a.session.replace(2, Void(2))
+    a.session.replace(3, Void(3))
+    a.session.replace(5, Void(5))
+    assert a.session.retained == 0
+    b.connect()
+    for buffers in a.session.resend(b.session.received):
+        b.hear(joined(buffers))
+    assert b.acted == [Cancel(1), Cancel(2), Void(3), Cancel(4), Void(5)]
+    a.hear(joined(b.session.acknowledge()))
+    assert a.session.acknowledged == 5

@@ -36,6 +36,7 @@ from aiopg._core.messages import (
     Take,
     TakeBack,
     Vacate,
+    Void,
     Watch,
     pack_value,
 )
@@ -90,6 +91,7 @@ class Engine:
             Take: self._take,
             Arrive: self._arrive,
             Cancel: self._cancel,
+            Void: self._void,
             Inquire: self._inquire,
             Expire: self._expire,
             Watch: self._watch,
@@ -351,6 +353,9 @@ class Engine:
             if isinstance(waiting, Seat):
                 self._unseat(session, waiting.seat)
                 self._seat_queued()
+
+    def _void(self, session: SessionId, void: Void, now: float) -> None:
+        self._replies.withdrawn_now(session, void.call)
 
     def _inquire(self, session: SessionId, inquire: Inquire, now: float) -> None:
         waiting = self._replies.waiting(session, inquire.about)

@@ -44,6 +44,7 @@ __all__ = [
     "Take",
     "TakeBack",
     "Vacate",
+    "Void",
     "Watch",
     "Withdrawn",
     "answer",
@@ -218,6 +219,13 @@ class Cancel(NamedTuple):
     body: Body = ()
 
 
+class Void(NamedTuple):
+    """Stands where a command stood that its caller gave up before the store had it. Its event is `Withdrawn`."""
+
+    call: int
+    body: Body = ()
+
+
 class Inquire(NamedTuple):
     """Ask whom the waiting call `about` waits for. Answered with (arrived, missing), or None if it waits no more."""
 
@@ -273,14 +281,17 @@ class Failed(NamedTuple):
 
 
 class Withdrawn(NamedTuple):
-    """The call was taken back and left no trace; the body says who had arrived and who was missing."""
+    """The call was taken back and left no trace.
+
+    The body says who had arrived and who was missing: two lists of ranks, each nil where the store does not know.
+    """
 
     call: int
     body: Body = ()
 
 
 Command: TypeAlias = (
-    Join | Leave | Vacate | Abort | Put | TakeBack | Take | Arrive | Cancel | Inquire | Expire | Watch | Status
+    Join | Leave | Vacate | Abort | Put | TakeBack | Take | Arrive | Cancel | Void | Inquire | Expire | Watch | Status
 )
 COMMANDS: Final = frozenset(get_args(Command))
 Event: TypeAlias = Answer | Failed | Withdrawn

@@ -118,6 +118,10 @@ class Replies:
         self._forget(waiting)
         self._events.append((waiting.session, Withdrawn(waiting.call, pack_value(facts))))
 
+    def withdrawn_now(self, session: SessionId, call: int) -> None:
+        """End a call of which nothing came here but that it was given up."""
+        self._events.append((session, Withdrawn(call, pack_value((None, None)))))
+
     def let_go(self, waiting: Waiting) -> None:
         """A waiting call goes on as another one with the same number."""
         self._forget(waiting)

@@ -8,6 +8,7 @@ Theory of operation. The class is the same at both ends.
   cumulative; one that says less than an earlier one says nothing new.
 - What arrives twice is dropped, what arrives after a gap is an error: a connection delivers in order, so a
   gap means that one of the ends is wrong.
+- What was given up before the other end had it is not sent again: something else takes its place (`replace`).
 - A new connection begins with both ends saying what they hold; each then sends again, in order and as it was,
   what the other lacks (`resend`). Nothing is ever sent again on a connection that lives.
 
@@ -80,6 +81,18 @@ class Session:
             self.full = True
         self._outbox.append(buffers)
         return buffers
+
+    def replace(self, seq: int, message: Message) -> None:
+        """Should message `seq` have to be sent again, send this one in its place. Nothing if it is acknowledged."""
+        place = seq - self.acknowledged - 1
+        if place < 0:
+            return
+        before = self._outbox[place]
+        if len(before) > 1:
+            self.retained -= sum(map(len, before))
+        self._outbox[place] = after = encode_message(seq, self.received, message, self._head_bytes)
+        if len(after) > 1:
+            self.retained += sum(map(len, after))
 
     def aside(self, message: Message) -> tuple[Buffer, ...]:
         """Encode a message outside the stream; it still acknowledges what was received."""

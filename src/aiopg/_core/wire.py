@@ -50,6 +50,7 @@ _WIRE: dict[int, tuple[type[Any], tuple[object, ...]]] = {
     42: (m.Expire, (int, int)),
     43: (m.Status, (int,)),
     44: (m.Watch, (int, int, int)),
+    45: (m.Void, (int,)),
     50: (m.Answer, (int, bool)),
     51: (m.Failed, (int,)),
     52: (m.Withdrawn, (int,)),

@@ -21,6 +21,8 @@ from aiopg._core.messages import (
     Event,
     Failed,
     Inquire,
+    Message,
+    Void,
     unpack_error,
     unpack_value,
 )
@@ -32,8 +34,8 @@ _new = tuple.__new__  # a NamedTuple's own constructor is a Python function that
 
 __all__ = ["Calls", "DeadlinePassedError", "Facts", "Gate", "Pending", "Waiter"]
 
-Facts: TypeAlias = tuple[list[int], list[int]]
-"""Ranks that arrived, ranks that are missing."""
+Facts: TypeAlias = tuple[list[int] | None, list[int] | None]
+"""Ranks that arrived, ranks that are missing; None where the store does not know."""
 
 
 class DeadlinePassedError(Exception):
@@ -109,7 +111,7 @@ class Waiter:
 class Pending(Waiter):
     """A call that was sent; `outcome` is what it came to, None while it is under way."""
 
-    __slots__ = ("number", "outcome", "then")
+    __slots__ = ("number", "outcome", "place", "then")
 
     def __init__(self, alarms: Alarms, number: int, then: Callable[[Pending], None] | None) -> None:
         # As Waiter.__init__, without the call: one of these is made for every call.
@@ -117,6 +119,8 @@ class Pending(Waiter):
         self.future = None
         self.woken = False
         self.number = number
+        self.place = 0
+        """Sequence number of its command on the link."""
         self.outcome: Event | AiopgError | None = None
         self.then = then
         """Called once with this call when it has its outcome."""
@@ -157,13 +161,23 @@ class Pending(Waiter):
 
 
 class Gate(Protocol):
-    """Says whether a link takes more: a session."""
+    """What a link keeps of the commands that it has not yet carried: a session, see there."""
 
     full: bool
+    sent: int
+
+    def replace(self, seq: int, message: Message) -> None:
+        """Carry this in the place of command `seq`, if that is not yet there."""
 
 
 class _OpenGate:
+    """A link that keeps nothing: every command takes effect at once."""
+
     full = False
+    sent = 0
+
+    def replace(self, seq: int, message: Message) -> None:
+        """There is nothing to replace."""
 
 
 class Calls:
@@ -223,10 +237,17 @@ class Calls:
         self._last = number = self._last + 1
         self._send(_new(command, (number, *fields, body)))
         pending = self._pending[number] = Pending(self.alarms, number, then)
+        pending.place = self._gate.sent
         return pending
+
+    def recall(self, pending: Pending) -> None:
+        """If the link is down and has not carried a call's command, never carry it: the call is then withdrawn."""
+        if pending.outcome is None and self._lost is None:
+            self._gate.replace(pending.place, Void(pending.number))
 
     def cancel(self, pending: Pending) -> None:
         """Ask the store to take a call back, if it has no outcome yet; its outcome tells whether it was in time."""
+        self.recall(pending)
         if pending.outcome is None and self._lost is None:
             self._send(Cancel(pending.number))
 

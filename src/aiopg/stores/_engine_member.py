@@ -157,7 +157,7 @@ class EngineMember(Member):
             raise call.timed_out(None, None) from None
         facts = arrival.facts()
         if facts is not None:
-            raise call.timed_out(*facts)
+            raise call.withdrawn(*facts)
         self._withdrawals.pop(key, None)
 
     async def _decided_before(

@@ -32,7 +32,7 @@ class EngineStore(Store):
         try:
             await join.wait(call, self._calls.inquire)
         except asyncio.CancelledError:
-            self._vacate(seat)
+            self._vacate(join, seat)
             raise
         except DeadlinePassedError:
             await self._learn_facts(call, join, seat)
@@ -45,17 +45,18 @@ class EngineStore(Store):
         try:
             await join.wait_until(call.deadline + FACTS_SECONDS)
         except asyncio.CancelledError:
-            self._vacate(seat)
+            self._vacate(join, seat)
             raise
         except DeadlinePassedError:
-            self._vacate(seat)
+            self._vacate(join, seat)
             raise call.timed_out(None, None) from None
         facts = join.facts()
         if facts is not None:
-            raise call.timed_out(*facts)
+            raise call.withdrawn(*facts)
 
-    def _vacate(self, seat: int) -> None:
+    def _vacate(self, join: Pending, seat: int) -> None:
         """Take a join back that nobody waits for any more, answered or not."""
+        self._calls.recall(join)
         if not self._calls.is_lost:
             self._calls.submit(Vacate, seat)
 

@@ -59,6 +59,7 @@ class Outgoing:
         self._unsettled += 1
         self._again += 1
         self._settled.clear()
+        self._calls.recall(put)
         self._calls.submit(*self._take_back, put.number, then=settled)
 
     async def went(self, call: Call, payload: Body) -> bool:

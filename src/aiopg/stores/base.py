@@ -102,6 +102,12 @@ class Call:
             error.outcome = Outcome.UNKNOWN
         return error
 
+    def withdrawn(self, arrived: Ranks, missing: Ranks) -> GroupTimeoutError:
+        """The same where the store has said that it holds no trace of the call."""
+        error = self.timed_out(arrived, missing)
+        error.outcome = Outcome.NOT_APPLIED
+        return error
+
     def warn(self, arrived: Ranks, missing: Ranks) -> None:
         """Log that the call waits for long, and for whom."""
         elapsed = self.elapsed
