@@ -41,6 +41,7 @@ from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall
 from aiopg.server import StoreServer
 from aiopg.stores import Store, open_store
 from aiopg.sync import StatelessGroup
+from aiopg.tokens import Token
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ __all__ = [
     "Store",
     "open_store",
     "Limits",
+    "Token",
     # codecs
     "Codec",
     "MsgpackCodec",

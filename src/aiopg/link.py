@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import cast
 
 from aiopg._core.frames import Buffer, FrameReceiver, Received
-from aiopg._core.handshake import HANDSHAKE_BYTES, check_magic
+from aiopg._core.handshake import HANDSHAKE_BYTES, LOGIN_BYTES, check_magic
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Acknowledge, Goodbye, Message
 from aiopg._core.session import Session
@@ -44,9 +44,9 @@ class Link(asyncio.BufferedProtocol):
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._preamble = memoryview(bytearray(HANDSHAKE_BYTES))
-        self._preamble_filled = 0
-        self._receiver = FrameReceiver(limits)
+        self._block: memoryview | None = memoryview(bytearray(HANDSHAKE_BYTES))  # of the handshake, until frames come
+        self._block_filled = 0
+        self._receiver: FrameReceiver
         self._session: Session | None = None
         self._held: deque[Received] | None = None  # frames that wait until the session has room for their answers
         self._acknowledge_timer: asyncio.TimerHandle | None = None
@@ -60,6 +60,10 @@ class Link(asyncio.BufferedProtocol):
     @abstractmethod
     def preamble_received(self, data: bytes) -> None:
         """The other end's 64 handshake bytes are there. May raise `ProtocolError`."""
+
+    @abstractmethod
+    def login_received(self, data: bytes) -> None:
+        """The other end's 32 bytes of login, which `await_login` asked for. May raise `ProtocolError`."""
 
     @abstractmethod
     def opening_received(self, message: Message) -> None:
@@ -76,6 +80,11 @@ class Link(asyncio.BufferedProtocol):
     def protocol_broken(self, error: ProtocolError) -> None:
         """The other end broke the protocol; what follows cannot be understood."""
         self.close(f"protocol error: {error}")
+
+    def await_login(self) -> None:
+        """In `preamble_received`: what comes next is no frame but the other end's part of the login."""
+        self._block = memoryview(bytearray(LOGIN_BYTES))
+        self._block_filled = 0
 
     def attach(self, session: Session) -> None:
         """From here on, frames belong to this session."""
@@ -137,8 +146,8 @@ class Link(asyncio.BufferedProtocol):
             self._close_timer.cancel()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._session is None and self._preamble_filled < HANDSHAKE_BYTES:
-            return self._preamble[self._preamble_filled :]
+        if self._block is not None:
+            return self._block[self._block_filled :]
         return self._receiver.window
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -169,11 +178,8 @@ class Link(asyncio.BufferedProtocol):
 
     def _opening_updated(self, nbytes: int) -> None:
         """Bytes came before the session was attached."""
-        if self._preamble_filled < HANDSHAKE_BYTES:
-            self._preamble_filled += nbytes
-            check_magic(bytes(self._preamble[: self._preamble_filled]))
-            if self._preamble_filled == HANDSHAKE_BYTES:
-                self.preamble_received(bytes(self._preamble))
+        if self._block is not None:
+            self._block_updated(self._block, nbytes)
             return
         for frame in self._receiver.buffer_updated(nbytes):
             if self._closed:
@@ -182,6 +188,25 @@ class Link(asyncio.BufferedProtocol):
                 self.opening_received(decode_message(frame))
             elif self._session.receive(frame[0], frame[1]):
                 self._dispatch(frame)
+
+    def _block_updated(self, block: memoryview, nbytes: int) -> None:
+        self._block_filled += nbytes
+        is_login = len(block) == LOGIN_BYTES
+        if not is_login:
+            check_magic(bytes(block[: self._block_filled]))
+        if self._block_filled < len(block):
+            return
+        self._block = None
+        try:
+            (self.login_received if is_login else self.preamble_received)(bytes(block))
+        finally:
+            if self._block is None:
+                # Not before: who has not logged in costs no more memory than it must.
+                self._receiver = FrameReceiver(self._limits)
+                self.frames_begin(self._receiver)
+
+    def frames_begin(self, receiver: FrameReceiver) -> None:
+        """What comes from here on is frames."""
 
     def _dispatch(self, frame: Received) -> None:
         message = decode_message(frame)

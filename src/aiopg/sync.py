@@ -101,6 +101,7 @@ class StatelessGroup:
         group: str = "default",
         token: str | None = None,
         ssl: SSLContext | None = None,
+        insecure: bool = False,
         listen_socket: Socket | None = None,
         codec: Codec | None = None,
         reconnect_grace: float = 5.0,
@@ -112,7 +113,7 @@ class StatelessGroup:
             f"aiopg group rank {rank}",
             lambda: AsyncStatelessGroup.create(
                 host, port, rank, world_size, data_expiration_seconds, store_timeout,
-                group=group, token=token, ssl=ssl, listen_socket=listen_socket, codec=codec,
+                group=group, token=token, ssl=ssl, insecure=insecure, listen_socket=listen_socket, codec=codec,
                 reconnect_grace=reconnect_grace, store_host=store_host, takeover=takeover,
             ),
         )  # fmt: skip
@@ -125,6 +126,7 @@ class StatelessGroup:
         rank: int,
         world_size: int,
         group: str = "default",
+        token: str | None = None,
         data_expiration_seconds: float = 3600,
         store_timeout: float = DEFAULT_TIMEOUT,
         codec: Codec | None = None,
@@ -135,8 +137,9 @@ class StatelessGroup:
         return cls._made_by(
             f"aiopg group rank {rank}",
             lambda: AsyncStatelessGroup.connect(
-                url, rank=rank, world_size=world_size, group=group, data_expiration_seconds=data_expiration_seconds,
-                store_timeout=store_timeout, codec=codec, reconnect_grace=reconnect_grace, takeover=takeover,
+                url, rank=rank, world_size=world_size, group=group, token=token,
+                data_expiration_seconds=data_expiration_seconds, store_timeout=store_timeout, codec=codec,
+                reconnect_grace=reconnect_grace, takeover=takeover,
             ),
         )  # fmt: skip
 

@@ -70,7 +70,7 @@ class Life:
         if len(lines) < 3:
             self._gone += 1
             id = bytes([self._gone]) * 16
-            self._record(encode_open(id, b"s" * 32, 5.0, [4711, 1, 2, "boot"]))
+            self._record(encode_open(id, b"s" * 32, 5.0, [4711, 1, 2, "boot"], ("*",)))
             self.exchange.open(id, b"s" * 32, 5.0, [4711, 1, 2, "boot"])
             return
         line = chance.choice(lines)

@@ -98,7 +98,7 @@ UNREACHABLE = "255.255.255.255"
 def test_an_unreachable_host_is_said_at_once(rank: int) -> None:
     """No waiting helps where there is no route, or where the address is not of this host."""
     with pytest.raises(StoreUnreachableError, match=UNREACHABLE):
-        create_at_once(UNREACHABLE, free_port(), rank, 2)
+        create_at_once(UNREACHABLE, free_port(), rank, 2, insecure=True)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -41,8 +41,10 @@ from aiopg._core.messages import (
     pack_value,
 )
 from aiopg._core.replies import Replies, SessionId
+from aiopg._core.scopes import ANY_GROUP, Scope, allows
 from aiopg.errors import (
     AiopgError,
+    AuthenticationError,
     FencedError,
     GroupAbortedError,
     GroupClosedError,
@@ -75,6 +77,7 @@ class Engine:
         self._away: set[SessionId] = set()  # sessions that no connection carries
         self._queue: list[Queued] = []
         self._fenced: dict[tuple[SessionId, int], FencedError] = {}  # seats that were taken over
+        self._scopes: dict[SessionId, Scope] = {}  # of the sessions that may not join every group
         self._swept = 0.0
         self.complete(about)
 
@@ -99,6 +102,11 @@ class Engine:
         }
 
     # ------------------------------------------------------------------------------------------------- inputs
+
+    def restrict(self, session: SessionId, scope: Scope) -> None:
+        """The session may join and see no other groups than these."""
+        if scope != ANY_GROUP:
+            self._scopes[session] = scope
 
     def apply(self, session: SessionId, command: Message, now: float) -> Events:
         """A session's command takes effect, or fails and changes nothing.
@@ -133,6 +141,7 @@ class Engine:
     def end_session(self, session: SessionId, reason: str) -> Events:
         """A session is over: its members are gone from their groups, for the `reason` given."""
         self._away.discard(session)
+        self._scopes.pop(session, None)
         for key in [key for key in self._fenced if key[0] == session]:
             del self._fenced[key]
         seats = self._seats.pop(session, {})
@@ -165,13 +174,14 @@ class Engine:
         """Seats taken, in all groups."""
         return sum(len(seats) for seats in self._seats.values())
 
-    def describe(self) -> dict[str, object]:
-        """State for people, plain values only."""
+    def describe(self, scope: Scope = ANY_GROUP) -> dict[str, object]:
+        """State for people, plain values only; what may be seen in that scope."""
+        seen = [incarnation for incarnation in self._groups if allows(scope, incarnation.name)]
         return self._about | {
-            "groups": [incarnation.describe() for incarnation in self._groups],
-            "rounds": sum(len(incarnation.rounds) for incarnation in self._groups),
-            "bytes": sum(incarnation.bytes for incarnation in self._groups),
-            "members": self.members,
+            "groups": [incarnation.describe() for incarnation in seen],
+            "rounds": sum(len(incarnation.rounds) for incarnation in seen),
+            "bytes": sum(incarnation.bytes for incarnation in seen),
+            "members": sum(len(incarnation.seats) for incarnation in seen),
         }
 
     # ---------------------------------------------------------------------------------------------- membership
@@ -223,6 +233,8 @@ class Engine:
 
     def _check_join(self, session: SessionId, join: Join) -> None:
         limits = self._limits
+        if (scope := self._scopes.get(session)) is not None and not allows(scope, join.group):
+            raise AuthenticationError("", f"this member's token is not for group {join.group!r:.200}")
         if join.seat in (seats := self._seats.get(session, {})):
             raise ProtocolError(f"seat {join.seat} is taken")
         if len(seats) >= limits.seats:
@@ -373,4 +385,4 @@ class Engine:
         seat.incarnation.history.watch(session, watch)
 
     def _status(self, session: SessionId, status: Status, now: float) -> None:
-        self._replies.answer_now(session, status.call, pack_value(self.describe()))
+        self._replies.answer_now(session, status.call, pack_value(self.describe(self._scopes.get(session, ANY_GROUP))))

@@ -16,6 +16,7 @@ from aiopg._core.engine import Engine, Events
 from aiopg._core.frames import Buffer
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Message
+from aiopg._core.scopes import ANY_GROUP, Scope
 from aiopg._core.session import Session
 from aiopg.errors import StoreFullError
 
@@ -38,7 +39,7 @@ class Carrier(Protocol):
 class Line:
     """One session, as a store keeps it."""
 
-    __slots__ = ("attempt", "carrier", "grace", "id", "process", "receipts", "secret", "streams")
+    __slots__ = ("attempt", "carrier", "grace", "id", "process", "receipts", "scope", "secret", "streams")
 
     def __init__(self, id: bytes, secret: bytes, grace: float, streams: Session) -> None:
         self.id = id
@@ -47,6 +48,8 @@ class Line:
         """Seconds for which it is kept while nothing carries it."""
         self.process: list[Any] = []
         """Its process, where that is on the store's host (`processes.ProcessIdentity`); empty where it is not."""
+        self.scope: Scope = ANY_GROUP
+        """The groups that it may join and see."""
         self.streams = streams
         self.attempt = 1
         """Number of the latest of its connections."""
@@ -66,12 +69,13 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------------- inputs
 
-    def open(self, id: bytes, secret: bytes, grace: float, process: list[Any]) -> Line:
-        """A new session; `process`: see `Line`. Raises `StoreFullError` if there are as many as there may be."""
+    def open(self, id: bytes, secret: bytes, grace: float, process: list[Any], scope: Scope = ANY_GROUP) -> Line:
+        """A new session; `process`, `scope`: see `Line`. Raises `StoreFullError` if there are too many."""
         if len(self.lines) >= self._limits.sessions:
             raise StoreFullError("sessions", self._limits.sessions)
         line = self.lines[id] = Line(id, secret, min(grace, self._limits.grace_seconds), Session(self._limits))
-        line.process = process
+        line.process, line.scope = process, scope
+        self.engine.restrict(id, scope)
         return line
 
     def command(self, line: Line, message: Message, now: float) -> None:

@@ -77,7 +77,8 @@ class FrameReceiver:
 
     def __init__(self, limits: Limits) -> None:
         self._head_bytes = limits.head_bytes
-        self._body_bytes = limits.body_bytes
+        self.body_bytes = limits.body_bytes
+        """The longest body allowed; may be changed between reads."""
         self._buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self._start = 0  # first byte not yet parsed
         self._end = 0  # first byte not yet filled
@@ -97,7 +98,7 @@ class FrameReceiver:
             # Nearly every read brings one frame, whole.
             head_size, size, seq, ack, kind = _unpack_prefix(buffer)
             body_start = 8 + head_size
-            fits = PREFIX_HEAD_BYTES <= head_size <= self._head_bytes and size <= self._body_bytes
+            fits = PREFIX_HEAD_BYTES <= head_size <= self._head_bytes and size <= self.body_bytes
             if fits and body_start + size == end:
                 if self._end:
                     self._end = 0
@@ -107,7 +108,7 @@ class FrameReceiver:
         frames: list[Received] = []
         while end - start >= _PREFIX_BYTES:
             head_size, size, seq, ack, kind = _unpack_prefix(buffer, start)
-            if not PREFIX_HEAD_BYTES <= head_size <= self._head_bytes or size > self._body_bytes:
+            if not PREFIX_HEAD_BYTES <= head_size <= self._head_bytes or size > self.body_bytes:
                 raise self._not_allowed(head_size, size)
             body_start = start + 8 + head_size
             stop = body_start + size
@@ -144,14 +145,14 @@ class FrameReceiver:
             return ProtocolError(
                 f"frame head of {head_size} bytes; {PREFIX_HEAD_BYTES} to {self._head_bytes} are allowed"
             )
-        return ProtocolError(f"frame body of {size} bytes; at most {self._body_bytes} are allowed")
+        return ProtocolError(f"frame body of {size} bytes; at most {self.body_bytes} are allowed")
 
     def _keep(self, start: int, end: int) -> None:
         """Keep the unparsed rest; move it to the front where the frame it begins could not fit behind it."""
         rest = end - start
         if 8 <= rest < _PREFIX_BYTES:  # lengths that are not allowed are refused before anything is waited for
             head_size, size = _unpack_lengths(self._buffer, start)
-            if not PREFIX_HEAD_BYTES <= head_size <= self._head_bytes or size > self._body_bytes:
+            if not PREFIX_HEAD_BYTES <= head_size <= self._head_bytes or size > self.body_bytes:
                 raise self._not_allowed(head_size, size)
         if (start and end == len(self._buffer)) or start > RECEIVE_BUFFER // 2:
             self._buffer[:rest] = bytes(self._buffer[start:end])

@@ -84,6 +84,12 @@ class Limits:
     handshake_seconds: float = 5.0
     """Time from accepting a connection to its first frame (NATS 2 + 2 s, sshd 120 s)."""
 
+    strangers: int = 4096
+    """Connections that have not opened a session. Past it the oldest one is cut for the newest (sshd: 100)."""
+
+    failed_logins: int = 10
+    """Logins that may fail from one address within a second. Past it the address is not heard for the rest of that."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             if not getattr(self, field.name) > 0:

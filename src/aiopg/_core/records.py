@@ -3,10 +3,11 @@
 A record is `u32 head length | head | body`; the head is a MessagePack array that begins with the kind of the input, the
 body is that of a command and empty for the others::
 
-    0 open      session, secret, grace, process 4 confirm   session, count
-    1 back      session, attempt                5 end       session, reason
-    2 away      session                         6 timer     now
+    0 open      session, secret, grace, process, scope
+    1 back      session, attempt                4 confirm   session, count
+    2 away      session                         5 end       session, reason
     3 command   session, acknowledgement, kind, fields of the head (see `wire`), now
+    6 timer     now
 
 Given to an exchange in their order they make it what it was. A command's record holds the acknowledgement that came
 with it, so that a replay does not pile up what members had in hand long ago; it counts as received, as its frame did.
@@ -20,6 +21,7 @@ import msgpack
 
 from aiopg._core.exchange import Exchange, Line
 from aiopg._core.frames import Body, body_size
+from aiopg._core.scopes import Scope
 from aiopg._core.wire import decode_message
 from aiopg.errors import AiopgError, ProtocolError
 
@@ -39,9 +41,9 @@ OPEN, BACK, AWAY, COMMAND, CONFIRM, END, TIMER = range(7)
 _LENGTH = struct.Struct(">I")
 
 
-def encode_open(session: bytes, secret: bytes, grace: float, process: list[object]) -> Body:
+def encode_open(session: bytes, secret: bytes, grace: float, process: list[object], scope: Scope) -> Body:
     """`Exchange.open`."""
-    return _record((OPEN, session, secret, grace, process))
+    return _record((OPEN, session, secret, grace, process, scope))
 
 
 def encode_back(session: bytes, attempt: int) -> Body:
@@ -100,10 +102,10 @@ def _apply(exchange: Exchange, kind: int, fields: list[object], body: Body) -> f
         return _float(now)
     session, *rest = fields
     if kind == OPEN:
-        secret, grace, process = rest
-        if type(process) is not list:
-            raise TypeError(f"a process is a list, not {process!r:.100}")
-        exchange.open(_bytes(session), _bytes(secret), _float(grace), process)
+        secret, grace, process, scope = rest
+        if type(process) is not list or type(scope) is not list or not all(type(name) is str for name in scope):
+            raise TypeError(f"process and scope are lists, not {process!r:.100} and {scope!r:.100}")
+        exchange.open(_bytes(session), _bytes(secret), _float(grace), process, tuple(scope))
         return None
     line = exchange.lines[_bytes(session)]
     if kind == COMMAND:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from aiopg.cli._team import Team, rank_environment
 from aiopg.errors import StoreUnreachableError
 from aiopg.server import StoreServer
+from aiopg.tokens import VARIABLE, new_token
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -25,8 +27,8 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         usage="aiopg run -n N [--group NAME] [--host HOST] [--] COMMAND...",
         help="run a command N times, as the ranks of a group",
         description="Run COMMAND N times, with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, "
-        "MASTER_PORT and AIOPG_URL set, and host the store that they meet at. Each line of output is marked with its "
-        "rank. When one rank fails the others are stopped, and its exit code is that of the whole.",
+        "MASTER_PORT, AIOPG_URL and AIOPG_TOKEN set, and host the store that they meet at. Each line of output is "
+        "marked with its rank. When one rank fails the others are stopped, and its exit code is that of the whole.",
     )
     parser.add_argument("-n", type=count, required=True, metavar="N", help="how many processes")
     parser.add_argument("--group", metavar="NAME", help="name of the group that from_env() forms (default)")
@@ -50,8 +52,13 @@ async def run(options: argparse.Namespace) -> int:
         return BAD_ARGUMENT
     try:
         # Port 0, and it is held from here on: no other program can take it before the ranks come.
-        async with StoreServer(options.host, 0) as server:
-            places = [rank_environment(server.address, rank, options.n, options.group) for rank in range(options.n)]
+        # With a token of its own: other users of this host can reach the port, and are none of the ranks.
+        token = os.environ.get(VARIABLE) or new_token()
+        async with StoreServer(options.host, 0, token=token) as server:
+            places = [
+                rank_environment(server.address, rank, options.n, options.group) | {VARIABLE: token}
+                for rank in range(options.n)
+            ]
             return await Team("aiopg run", program, places, server.process_ended).run()
     except StoreUnreachableError as error:
         print(f"aiopg run: cannot serve on {error.address}: {error.reason}", file=sys.stderr)

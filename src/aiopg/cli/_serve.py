@@ -13,6 +13,7 @@ import anyio
 
 from aiopg.errors import AddressInUseError, JournalCorruptError, StoreUnreachableError, UsageError
 from aiopg.server import StoreServer
+from aiopg.tokens import read_tokens
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -34,6 +35,14 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0, the default, takes a free one")
     parser.add_argument("--unix", metavar="PATH", help="listen on this unix socket instead")
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="ask members for a token of this file (one a line; SIGHUP reads it again); else for that of AIOPG_TOKEN",
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="serve without token where other hosts can reach the address"
+    )
     parser.add_argument("--journal", metavar="DIR", help="keep a journal there, and go on where the last one was")
     parser.add_argument(
         "--fsync",
@@ -48,9 +57,14 @@ async def serve(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     # The path goes into a URL, which knows no working directory.
     path = None if options.unix is None else str(Path.cwd() / options.unix)
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    heeded = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if options.token_file is not None else [])
+    with anyio.open_signal_receiver(*heeded) as signals:
         try:
-            server = StoreServer(options.host, options.port, path=path, journal=options.journal, fsync=options.fsync)
+            tokens = None if options.token_file is None else read_tokens(options.token_file)
+            server = StoreServer(
+                options.host, options.port, path=path, token=tokens, insecure=options.insecure,
+                journal=options.journal, fsync=options.fsync,
+            )  # fmt: skip
             await server.start()
         except (AddressInUseError, StoreUnreachableError) as error:
             return _refuse(f"cannot serve on {error.address}: {error.reason}")
@@ -58,12 +72,12 @@ async def serve(options: argparse.Namespace) -> int:
             return _refuse(str(error))
         try:
             print(server.address, flush=True)
-            return await _wait_for_the_end(server, signals)
+            return await _wait_for_the_end(server, signals, options.token_file)
         finally:
             await server.close()
 
 
-async def _wait_for_the_end(server: StoreServer, signals: AsyncIterator[signal.Signals]) -> int:
+async def _wait_for_the_end(server: StoreServer, signals: AsyncIterator[signal.Signals], token_file: str | None) -> int:
     """Until a signal comes (0), or the journal cannot be written any more (1)."""
     code = 0
     async with anyio.create_task_group() as tasks:
@@ -76,10 +90,21 @@ async def _wait_for_the_end(server: StoreServer, signals: AsyncIterator[signal.S
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(fail)
-        async for _ in signals:
-            break
+        async for signum in signals:
+            if signum != signal.SIGHUP:
+                break
+            assert token_file is not None
+            _read_tokens_again(server, token_file)
         tasks.cancel_scope.cancel()
     return code
+
+
+def _read_tokens_again(server: StoreServer, token_file: str) -> None:
+    """The tokens of the file from here on; those from before where it is not in order."""
+    try:
+        server.accept_tokens(read_tokens(token_file))
+    except (ValueError, OSError) as error:
+        print(f"aiopg serve: the tokens stay as they were: {error}", file=sys.stderr)
 
 
 def _refuse(why: str) -> int:

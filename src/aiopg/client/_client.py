@@ -4,7 +4,8 @@ Theory of operation. While a connection is there, commands go out on it as they 
 by the session (`_core.session`), and a task tries to come again: at once, then with growing pauses drawn at random, for
 as long as the store keeps the session (`Opened.patience`). A new connection begins with both ends saying what they
 hold, and what the other lacks is sent again, in order; so nobody above here sees that anything happened. The session is
-over when the store says so, when its epoch says that it is another store than it was, or when patience ends.
+over when the store says so or refuses the token, when its epoch says that it is another store than it was, or when
+patience ends.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import secrets
 from collections.abc import Callable
 from typing import TypeAlias
 
-from aiopg._core.handshake import resume_proof
+from aiopg._core.handshake import parse_welcome, resume_proof
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Command, Event, Open, Opened
 from aiopg._core.session import Session
 from aiopg.address import Address
 from aiopg.client._connection import ClientConnection, SessionOverError
 from aiopg.client._road import Road
-from aiopg.errors import ProtocolError
+from aiopg.errors import AuthenticationError, ProtocolError
 from aiopg.processes import own_identity
 
 __all__ = ["Client", "Send"]
@@ -49,8 +50,10 @@ class Client:
     changes; `on_room` when `streams` may have room again.
     """
 
-    def __init__(self, limits: Limits, address: Address, road: Road, *, grace: float) -> None:
+    def __init__(self, limits: Limits, address: Address, road: Road, *, grace: float, token: bytes = b"") -> None:
         self.address = address
+        self.token = token
+        """What both ends must prove to know; empty where the store asks for nothing."""
         self.payload_bytes = limits.payload_bytes
         self.pid = 0
         """Process of the store; 0 until opened."""
@@ -113,9 +116,10 @@ class Client:
 
     # ------------------------------------------------------------------------------- for its connections
 
-    def opening(self, hello: bytes, welcome: bytes, epoch: bytes) -> Open:
+    def opening(self, hello: bytes, welcome: bytes) -> Open:
         """What to ask for on a connection that began so. Raises `SessionOverError` if it leads to another store."""
         who = own_identity()
+        epoch = parse_welcome(welcome).epoch
         if not self._id:
             self._epoch = epoch
             return Open(b"", b"", self._attempt, 0, self._grace, *who)
@@ -178,7 +182,7 @@ class Client:
             try:
                 async with asyncio.timeout_at(min(give_up, loop.time() + ATTEMPT_SECONDS)):
                     await self._connect()
-            except SessionOverError as error:
+            except (SessionOverError, AuthenticationError) as error:
                 self._lose(str(error))
                 return
             except TimeoutError:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from typing import TYPE_CHECKING
 
-from aiopg._core.handshake import pack_hello, parse_welcome
+from aiopg._core.handshake import REFUSED_LOGIN, login_proofs, pack_hello, parse_welcome
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Failed, Goodbye, Message, Opened, Withdrawn
-from aiopg.errors import ProtocolError
+from aiopg.errors import AuthenticationError, ProtocolError
 from aiopg.link import Link
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class ClientConnection(Link):
         super().__init__(limits)
         self._client = client
         self._hello = pack_hello(nonce)
+        self._welcome = b""
+        self._proof_awaited = b""  # what the store must say to prove that it knows the token
         self._settled = asyncio.Event()  # open, or never going to be
         self._why_not_open: Exception | None = None
 
@@ -40,6 +43,7 @@ class ClientConnection(Link):
         Raises:
             SessionOverError: the store says that the session is over, or refuses to open one.
             ProtocolError: what answered is not a store, or speaks another version.
+            AuthenticationError: one end does not know the other's token, or asks for none.
             ConnectionError: the connection ended first.
         """
         await self._settled.wait()
@@ -54,11 +58,40 @@ class ClientConnection(Link):
         welcome = parse_welcome(data)
         if welcome.refusal:
             raise ProtocolError(f"the store refuses: {welcome.refusal}")
+        self._welcome = data
+        token = self._client.token
+        if welcome.asks_token and token:
+            assert self._transport is not None
+            proofs = login_proofs(token, self._hello, data, b"")
+            self._proof_awaited = proofs.store
+            self.write((proofs.member,))
+            self.await_login()
+        elif welcome.asks_token:
+            self._refuse("the store asks for a token: give token= or set AIOPG_TOKEN")
+        elif token:
+            # A store that knows no token cannot prove that it is the right one.
+            self._refuse("this member has a token, and the store asks for none")
+        else:
+            self._ask_to_open()
+
+    def login_received(self, data: bytes) -> None:
+        if hmac.compare_digest(data, self._proof_awaited):
+            self._ask_to_open()
+        elif data == REFUSED_LOGIN:
+            self._refuse("the store refuses this member's token")
+        else:
+            self._refuse("this member refuses the store: it does not prove that it knows the token")
+
+    def _ask_to_open(self) -> None:
         try:
-            self.send_aside(self._client.opening(self._hello, data, welcome.epoch))
+            self.send_aside(self._client.opening(self._hello, self._welcome))
         except SessionOverError as error:
             self._why_not_open = error
             self.finish(str(error))
+
+    def _refuse(self, why: str) -> None:
+        self._why_not_open = AuthenticationError(str(self._client.address), why)
+        self.cut(why)
 
     def opening_received(self, message: Message) -> None:
         if type(message) is Goodbye:

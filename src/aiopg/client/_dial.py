@@ -28,16 +28,20 @@ NOT_YET = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, e
 """Nobody serves there now; somebody may a moment later. Everything else (no route, no such host) is final."""
 
 
-async def dial(address: Address, deadline: float, *, grace: float = GRACE_SECONDS, road: Road = take_road) -> Client:
+async def dial(
+    address: Address, deadline: float, *, grace: float = GRACE_SECONDS, token: bytes = b"", road: Road = take_road
+) -> Client:
     """An open session with the store at `address`; waits for it to come up until `deadline` (loop time).
 
     Args:
         address: where it is.
         deadline: loop time; `math.inf` for none.
         grace: seconds for which the store is to keep the session while no connection carries it.
+        token: what both ends must prove to know; empty: the store must ask for nothing.
         road: how to get there.
 
     Raises:
+        AuthenticationError: at once: store and member do not share a token.
         StoreUnreachableError: at once where no waiting helps: unknown host, no route, something that is no store.
         TimeoutError: it was not up by the deadline; the text says what the last attempt met.
     """
@@ -45,7 +49,7 @@ async def dial(address: Address, deadline: float, *, grace: float = GRACE_SECOND
     pause = FIRST_PAUSE
     while True:
         try:
-            return await dial_once(address, deadline, grace=grace, road=road)
+            return await dial_once(address, deadline, grace=grace, token=token, road=road)
         except StoreUnreachableError:
             raise
         except ConnectionError as error:
@@ -59,17 +63,18 @@ async def dial(address: Address, deadline: float, *, grace: float = GRACE_SECOND
 
 
 async def dial_once(
-    address: Address, deadline: float, *, grace: float = GRACE_SECONDS, road: Road = take_road
+    address: Address, deadline: float, *, grace: float = GRACE_SECONDS, token: bytes = b"", road: Road = take_road
 ) -> Client:
     """One attempt.
 
     Raises:
+        AuthenticationError: store and member do not share a token.
         StoreUnreachableError: final, see `dial`.
         ConnectionError: nobody serves there now.
         TimeoutError: whoever is there had not answered by the deadline.
     """
     name = str(address)
-    client = Client(Limits(), address, road, grace=grace)
+    client = Client(Limits(), address, road, grace=grace, token=token)
     try:
         async with asyncio.timeout_at(None if deadline == math.inf else deadline):
             await client.open()

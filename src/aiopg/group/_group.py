@@ -18,9 +18,10 @@ from aiopg.group._collectives import Collectives
 from aiopg.group._environment import read_environment
 from aiopg.group._members import Members
 from aiopg.group._messages import Messages
-from aiopg.group._rendezvous import PAUSE_SECONDS, find_store, found_store
+from aiopg.group._rendezvous import PAUSE_SECONDS, Access, find_store, found_store
 from aiopg.server.hosting import HostedStore, StoreHost, check_host
 from aiopg.stores import open_store
+from aiopg.tokens import member_token
 
 __all__ = ["AsyncStatelessGroup"]
 
@@ -74,6 +75,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         group: str = "default",
         token: str | None = None,
         ssl: ssl.SSLContext | None = None,
+        insecure: bool = False,
         listen_socket: socket.socket | None = None,
         codec: Codec | None = None,
         reconnect_grace: float = 5.0,
@@ -95,7 +97,9 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
             data_expiration_seconds: seconds for which the store keeps what this rank sent and nobody took.
             store_timeout: seconds for forming the group, and the default timeout of its calls.
             group: name of the group on the store.
-            token, ssl: login and encryption; not in this version, must be None.
+            token: what every rank and the store must know; if not given, that of AIOPG_TOKEN in the environment.
+            ssl: encryption; not in this version, must be None.
+            insecure: rank 0 only: whether to serve without token where other hosts can reach the address.
             listen_socket: rank 0 only: a bound, listening socket to serve on; it is taken over and closed here.
             codec: how objects become bytes, the same on every rank; `MsgpackCodec()` if not given.
             reconnect_grace: seconds for which the store keeps this rank when its connection breaks. The connection is
@@ -114,13 +118,16 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
             AddressInUseError: rank 0: something that is no aiopg store holds the address.
             StoreUnreachableError: the address cannot be reached or listened on, or a program that is no store answers.
             StoreLostError: the store's process could not be started.
+            AuthenticationError: the store and this rank do not share a token.
+            UsageError: rank 0: other hosts can reach the address, and there is no token; the text says what to do.
         """
         check_place(rank, world_size)
         check_name(group)
         check_expiration(data_expiration_seconds)
         check_host(store_host)
-        _refuse_login(token, ssl)
-        grace = check_grace(reconnect_grace)
+        _refuse_encryption(ssl)
+        member_token(token)
+        access = Access(check_grace(reconnect_grace), token, insecure)
         _check_address(port, rank, world_size, listen_socket)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + check_timeout(store_timeout)
@@ -134,10 +141,10 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
                     group=group,
                     listen_socket=listen_socket,
                     store_host=store_host,
-                    grace=grace,
+                    access=access,
                 )
             else:
-                store = await find_store(address, deadline, group=group, grace=grace)
+                store = await find_store(address, deadline, group=group, access=access)
             made = cls(
                 rank, world_size, store, listen_socket, data_expiration_seconds,
                 group=group, codec=codec, store_timeout=store_timeout,
@@ -162,6 +169,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         rank: int,
         world_size: int,
         group: str = "default",
+        token: str | None = None,
         data_expiration_seconds: float = 3600,
         store_timeout: float = DEFAULT_TIMEOUT,
         codec: Codec | None = None,
@@ -172,8 +180,8 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
 
         Args:
             url: `aiopg://host:port`, `unix:///path` or `memory://name`.
-            rank, world_size, group, data_expiration_seconds, store_timeout, codec, reconnect_grace, takeover: as for
-                `create`.
+            rank, world_size, group, token, data_expiration_seconds, store_timeout, codec, reconnect_grace, takeover:
+                as for `create`.
 
         Raises: as `create`; `StoreUnreachableError` also if no store is there within store_timeout.
         """
@@ -182,7 +190,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         check_expiration(data_expiration_seconds)
         grace = check_grace(reconnect_grace)
         deadline = asyncio.get_running_loop().time() + check_timeout(store_timeout)
-        store = await open_store(url, timeout=store_timeout, grace=grace)
+        store = await open_store(url, timeout=store_timeout, grace=grace, token=token)
         made = cls(
             rank, world_size, store, None, data_expiration_seconds,
             group=group, codec=codec, store_timeout=store_timeout,
@@ -254,9 +262,9 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         return made
 
 
-def _refuse_login(token: str | None, ssl: ssl.SSLContext | None) -> None:
-    if token is not None or ssl is not None:
-        raise ValueError("this version of aiopg has no login and no encryption yet: token= and ssl= must be None")
+def _refuse_encryption(ssl: ssl.SSLContext | None) -> None:
+    if ssl is not None:
+        raise ValueError("this version of aiopg has no encryption yet: ssl= must be None")
 
 
 def _check_address(port: int, rank: int, world_size: int, listen_socket: socket.socket | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from typing import NamedTuple
 
 from aiopg.address import Address
 from aiopg.errors import AddressInUseError, GroupTimeoutError, StoreUnreachableError
@@ -12,7 +13,7 @@ from aiopg.server.hosting import HostedStore, StoreHost, host_store
 from aiopg.server.listen import address_of, bind
 from aiopg.stores.native import NativeStore
 
-__all__ = ["find_store", "found_store"]
+__all__ = ["PAUSE_SECONDS", "Access", "find_store", "found_store"]
 
 ANSWER_SECONDS = 5.0
 """What listens on our address and has not shaken hands by then is taken for something else than a store. A store
@@ -24,6 +25,19 @@ FREE_SECONDS = 2.0
 PAUSE_SECONDS = 0.05
 
 
+class Access(NamedTuple):
+    """How a rank comes in at a store, and how a store that it hosts lets others in."""
+
+    grace: float
+    """Seconds for which the store keeps this rank when its connection breaks."""
+    token: str | None
+    insecure: bool
+
+    async def connect_once(self, address: Address, deadline: float) -> NativeStore:
+        """See `NativeStore.connect_once`."""
+        return await NativeStore.connect_once(address, deadline, grace=self.grace, token=self.token)
+
+
 async def found_store(
     address: Address,
     deadline: float,
@@ -31,7 +45,7 @@ async def found_store(
     group: str,
     listen_socket: socket.socket | None,
     store_host: StoreHost,
-    grace: float,
+    access: Access,
 ) -> tuple[NativeStore, HostedStore | None]:
     """Rank 0: host a store on `address`, or join the aiopg store that serves there already; and a link to it.
 
@@ -40,28 +54,30 @@ async def found_store(
         AddressInUseError: something that is not an aiopg store holds the address.
         StoreUnreachableError: the address cannot be listened on.
         StoreLostError: the store's process did not come up.
+        UsageError: other hosts can reach the address, and there is no token.
+        AuthenticationError: the store that serves there has another token.
     """
     started = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout_at(None if deadline == math.inf else deadline):
             if listen_socket is not None:
-                return await _host(listen_socket, store_host, grace)
-            return await _host_or_join(address, store_host, grace)
+                return await _host(listen_socket, store_host, access)
+            return await _host_or_join(address, store_host, access)
     except TimeoutError as error:
         raise _join_timed_out(group, None, started) from error
 
 
 async def _host_or_join(
-    address: Address, store_host: StoreHost, grace: float
+    address: Address, store_host: StoreHost, access: Access
 ) -> tuple[NativeStore, HostedStore | None]:
     loop = asyncio.get_running_loop()
     give_up = loop.time() + FREE_SECONDS
     while True:
         try:
-            return await _host(await bind(address), store_host, grace)
+            return await _host(await bind(address), store_host, access)
         except AddressInUseError as held:
             try:
-                return await NativeStore.connect_once(address, loop.time() + ANSWER_SECONDS, grace=grace), None
+                return await access.connect_once(address, loop.time() + ANSWER_SECONDS), None
             except (StoreUnreachableError, TimeoutError) as other:
                 raise AddressInUseError(str(address), f"what listens there is no aiopg store ({other})") from other
             except ConnectionError:
@@ -70,26 +86,27 @@ async def _host_or_join(
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _host(listen_socket: socket.socket, store_host: StoreHost, grace: float) -> tuple[NativeStore, HostedStore]:
+async def _host(listen_socket: socket.socket, store_host: StoreHost, access: Access) -> tuple[NativeStore, HostedStore]:
     address = address_of(listen_socket)
-    hosted = await host_store(store_host, listen_socket)
+    hosted = await host_store(store_host, listen_socket, access.token, access.insecure)
     try:
-        return await NativeStore.connect_once(address, math.inf, grace=grace), hosted
+        return await access.connect_once(address, math.inf), hosted
     except BaseException:
         await hosted.abandon()
         raise
 
 
-async def find_store(address: Address, deadline: float, *, group: str, grace: float) -> NativeStore:
+async def find_store(address: Address, deadline: float, *, group: str, access: Access) -> NativeStore:
     """Any other rank: a link to the store that rank 0 hosts on `address`.
 
     Raises:
         GroupTimeoutError: it was not there by the deadline: rank 0 is missing.
         StoreUnreachableError: no waiting helps: unknown host, no route, something that is no store.
+        AuthenticationError: it has another token.
     """
     started = asyncio.get_running_loop().time()
     try:
-        return await NativeStore.connect_by(address, deadline, grace=grace)
+        return await NativeStore.connect_by(address, deadline, grace=access.grace, token=access.token)
     except TimeoutError as error:
         raise _join_timed_out(group, (0,), started) from error
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
-from aiopg._core.frames import Buffer, Received
-from aiopg._core.handshake import pack_welcome, parse_hello
+from aiopg._core.frames import Buffer, FrameReceiver, Received
+from aiopg._core.handshake import REFUSED_LOGIN, pack_welcome, parse_hello
 from aiopg._core.messages import Goodbye, Message, Open
+from aiopg._core.scopes import ANY_GROUP
+from aiopg._core.session import Session
 from aiopg.errors import AiopgError, ProtocolError
 from aiopg.link import Link
 from aiopg.liveness import is_vanished
+from aiopg.server._exposure import is_stranger
 
 if TYPE_CHECKING:
     from aiopg.server._member import ServerSession
@@ -29,10 +33,18 @@ class ServerConnection(Link):
         self._sessions = sessions
         self._hello = b""
         self._welcome = b""
+        self.groups = ANY_GROUP
+        """Names of the groups that the other end may join and see (`tokens.Token`)."""
         self.member: ServerSession | None = None
         """The session that this connection carries."""
         self._login_timer = self._loop.call_later(sessions.limits.handshake_seconds, self._login_late)
         sessions.connection_opened(self)
+
+    @property
+    def address(self) -> str:
+        """Host of the other end; empty on a unix socket."""
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return peer[0] if isinstance(peer, tuple) else ""
 
     @property
     def is_from_this_host(self) -> bool:
@@ -53,12 +65,46 @@ class ServerConnection(Link):
         sock = self._transport.get_extra_info("socket") if self._transport is not None else None
         return sock is not None and is_vanished(sock)
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        doorkeeper = self._sessions.doorkeeper
+        sock = transport.get_extra_info("socket")
+        # Where a token is asked for, whoever knows it may come, whatever user he is.
+        is_unix = sock is not None and sock.family == socket.AF_UNIX
+        if is_unix and not doorkeeper.asks_token and is_stranger(sock):
+            self.cut("it belongs to another user of this host")
+        else:
+            doorkeeper.came(self, self.address)
+
     def preamble_received(self, data: bytes) -> None:
-        self._hello = data
-        self._welcome, refusal = pack_welcome(parse_hello(data), self._sessions.epoch, self._sessions.nonce())
+        asks_token = self._sessions.doorkeeper.asks_token
+        self._hello, nonce = data, self._sessions.nonce()
+        self._welcome, refusal = pack_welcome(parse_hello(data), self._sessions.epoch, nonce, asks_token)
         self.write((self._welcome,))
         if refusal:
             self.finish(refusal)
+        elif asks_token:
+            self.await_login()
+
+    def login_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        doorkeeper = self._sessions.doorkeeper
+        known = doorkeeper.login(data, self._hello, self._welcome, b"")
+        if known is None:
+            doorkeeper.login_failed(self.address)
+            self.write((REFUSED_LOGIN,))
+            self.finish("it does not know a token of this store")
+            return
+        token, proof = known
+        self.groups = token.groups
+        self.write((proof,))
+
+    def frames_begin(self, receiver: FrameReceiver) -> None:
+        receiver.body_bytes = 0  # who has no session yet sends nothing that has a body
+
+    def attach(self, session: Session) -> None:
+        self._receiver.body_bytes = self._limits.body_bytes
+        super().attach(session)
 
     def opening_received(self, message: Message) -> None:
         if type(message) is Goodbye:
@@ -67,6 +113,7 @@ class ServerConnection(Link):
         if type(message) is not Open:
             raise ProtocolError("a connection begins with Open")
         self._login_timer.cancel()
+        self._sessions.doorkeeper.gone(self)
         try:
             if message.session:
                 self._sessions.resume(self, message, self._hello, self._welcome)
@@ -84,6 +131,7 @@ class ServerConnection(Link):
 
     def closed(self, reason: str, final: bool) -> None:
         self._login_timer.cancel()
+        self._sessions.doorkeeper.gone(self)
         self._sessions.connection_closed(self, reason, final)
 
     def _receipts_came(self) -> None:

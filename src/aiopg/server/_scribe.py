@@ -78,7 +78,7 @@ class Scribe:
 
     def opened(self, line: Line) -> None:
         """See `Exchange.open`."""
-        self._position = self.journal.append(encode_open(line.id, line.secret, line.grace, line.process))
+        self._position = self.journal.append(encode_open(line.id, line.secret, line.grace, line.process, line.scope))
 
     def back(self, line: Line) -> None:
         """See `Exchange.back`; also for a connection that took the place of another."""

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Literal, Self
 from aiopg._core.exchange import Exchange
 from aiopg._core.limits import Limits
 from aiopg.address import Address
-from aiopg.errors import GroupClosedError
+from aiopg.errors import GroupClosedError, UsageError
 from aiopg.liveness import keep_alive
+from aiopg.server._exposure import check_exposure
 from aiopg.server._sessions import Sessions
 from aiopg.server.listen import BACKLOG, address_of, bind
+from aiopg.tokens import Tokens, accepted_tokens
 
 if TYPE_CHECKING:
     from aiopg.server.journal import Journal
@@ -49,6 +51,9 @@ class StoreServer:
         listen_socket: a bound, listening stream socket to serve on instead; the server takes it over and closes it.
         limits: bounds of this store, see `aiopg.Limits`. With a journal they must not be lower than they were.
         journal: a directory to keep the journal in, made if it is not there; one server at a time.
+        token: a token that members must know, or several, see `aiopg.Token`; if not given, that of AIOPG_TOKEN in the
+            environment. An empty text: none, whatever is set there.
+        insecure: whether to serve without token where other hosts can reach the address; so does AIOPG_INSECURE=1.
         fsync: "batch": what a member has seen survives a power cut of the host; one sync for all that came meanwhile.
             "off": it survives the death of the server's process, not that of the host.
     """
@@ -61,6 +66,8 @@ class StoreServer:
         path: str | None = None,
         listen_socket: socket.socket | None = None,
         limits: Limits | None = None,
+        token: Tokens | None = None,
+        insecure: bool = False,
         journal: str | os.PathLike[str] | None = None,
         fsync: Literal["batch", "off"] = "batch",
     ) -> None:
@@ -69,6 +76,8 @@ class StoreServer:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be 0 to 65535, not {port}")
         self.limits = limits or Limits()
+        self._tokens = accepted_tokens(token)
+        self._insecure = insecure
         self.pid = os.getpid()
         self._asked = Address(path=os.path.abspath(path)) if path is not None else Address(host, port)
         self._socket = listen_socket
@@ -101,6 +110,7 @@ class StoreServer:
         Raises:
             AddressInUseError: another program listens on the address.
             StoreUnreachableError: the address does not resolve or is not one of this host.
+            UsageError: other hosts can reach the address, and there is no token; the text says what to do.
             JournalCorruptError: the journal is damaged; the error names the file and the offset.
             UsageError: another server has the journal open, or the directory holds something else.
             OSError: the journal cannot be read or written.
@@ -108,8 +118,13 @@ class StoreServer:
         if self._listener is not None or self._closed:
             raise GroupClosedError("a StoreServer is started once")
         loop = asyncio.get_running_loop()
-        sock = self._socket or await bind(self._asked)
+        sock = self._socket = self._socket or await bind(self._asked)
         self._bound = address_of(sock)
+        try:
+            self.check_exposure()
+        except UsageError:
+            sock.close()
+            raise
         if sock.family != socket.AF_UNIX:
             # Accepted sockets inherit it; asyncio sets it only for sockets that were made with proto=IPPROTO_TCP.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -140,7 +155,7 @@ class StoreServer:
         Raises what `start` raises for a journal. Blocks while the journal is read.
         """
         if self._directory is None:
-            self._sessions = Sessions(self._exchange, self.limits, secrets.token_bytes(16))
+            self._sessions = Sessions(self._exchange, self.limits, secrets.token_bytes(16), None, self._tokens)
             return self._sessions
         # Here, because most stores have no journal and need none of this.
         from aiopg.server._scribe import Scribe
@@ -149,9 +164,32 @@ class StoreServer:
         self._journal = Journal.open(self._directory, fsync=self._fsync)
         scribe = Scribe(self._journal, self.limits, self._about)
         self._exchange = scribe.exchange
-        self._sessions = Sessions(self._exchange, self.limits, self._journal.epoch, scribe)
+        self._sessions = Sessions(self._exchange, self.limits, self._journal.epoch, scribe, self._tokens)
         self._journal.on_failed = self._journal_failed
         return self._sessions
+
+    def accept_tokens(self, token: Tokens) -> None:
+        """From here on members must know one of these. Who is connected stays; who comes again needs one of them.
+
+        Raises `ValueError` for a token that is none, and for none at all.
+        """
+        tokens = accepted_tokens(token)
+        if not tokens:
+            raise ValueError("a store that asked for a token goes on asking for one")
+        self._tokens = tokens
+        if self._sessions is not None:
+            self._sessions.doorkeeper.tokens = tokens
+
+    def check_exposure(self) -> None:
+        """Raises `UsageError` if other hosts can reach the socket to listen on, and anybody may come in."""
+        assert self._socket is not None
+        check_exposure(
+            address_of(self._socket),
+            asks_token=bool(self._tokens),
+            asks_certificate=False,
+            is_encrypted=False,
+            insecure=self._insecure,
+        )
 
     def _journal_failed(self, error: OSError) -> None:
         logger.error("the journal in %s cannot be written, so nothing more is promised: %s", self._directory, error)

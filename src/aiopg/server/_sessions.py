@@ -28,7 +28,9 @@ from aiopg.errors import ProtocolError
 from aiopg.liveness import SWEEP_SECONDS, LateSweep
 from aiopg.processes import ProcessIdentity, ProcessWatch
 from aiopg.server._connection import RecordedConnection, ServerConnection
+from aiopg.server._doorkeeper import Doorkeeper
 from aiopg.server._member import ServerSession
+from aiopg.tokens import Token
 
 if TYPE_CHECKING:
     from aiopg.server._scribe import Scribe
@@ -60,8 +62,17 @@ LATE_SECONDS = 1.0
 class Sessions:
     """All sessions of one server, on its event loop."""
 
-    def __init__(self, exchange: Exchange, limits: Limits, epoch: bytes, scribe: Scribe | None = None) -> None:
-        """`scribe`: writes a journal; the sessions that `exchange` has already are those of a store that crashed."""
+    def __init__(
+        self,
+        exchange: Exchange,
+        limits: Limits,
+        epoch: bytes,
+        scribe: Scribe | None = None,
+        tokens: tuple[Token, ...] = (),
+    ) -> None:
+        """`scribe`: writes a journal; the sessions that `exchange` has already are those of a store that crashed.
+        `tokens`: what members must know one of; none: everybody is a member.
+        """
         self.limits = limits
         self.epoch = epoch
         self.exchange = exchange
@@ -71,6 +82,7 @@ class Sessions:
         self.vacated = asyncio.Event()
         """There may be no member now."""
         self._loop = asyncio.get_running_loop()
+        self.doorkeeper = Doorkeeper(limits, tokens, self._loop.time)
         self._now = scribe.now if scribe is not None else self._loop.time
         self._members: dict[bytes, ServerSession] = {}
         self._connections: dict[ServerConnection, None] = {}
@@ -126,12 +138,13 @@ class Sessions:
             raise ProtocolError(f"a session cannot be kept for {open.grace} s")
         identity = ProcessIdentity(open.pid, open.start_time, open.pid_namespace, open.boot_id)
         process = list(identity) if connection.is_from_this_host else []
-        line = self.exchange.open(secrets.token_bytes(16), secrets.token_bytes(32), open.grace, process)
+        secret = secrets.token_bytes(32)
+        line = self.exchange.open(secrets.token_bytes(16), secret, open.grace, process, connection.groups)
         if self._scribe is not None:
             self._scribe.opened(line)
         session = self._members[line.id] = ServerSession(line)
         self._watch_process(session)
-        self._carry(session, connection, line.secret)
+        self._carry(session, connection, secret)
 
     def resume(self, connection: ServerConnection, open: Open, hello: bytes, welcome: bytes) -> None:
         """Go on with a session over this connection. Raises `ProtocolError`."""
@@ -140,7 +153,8 @@ class Sessions:
             raise ProtocolError("this store does not have that session any more")
         line = session.line
         proof = resume_proof(line.secret, hello, welcome, open.session, open.attempt, open.received)
-        if not hmac.compare_digest(proof, open.proof) or open.attempt <= line.attempt:
+        is_proven = hmac.compare_digest(proof, open.proof) and connection.groups == line.scope
+        if not is_proven or open.attempt <= line.attempt:
             raise ProtocolError("that is no proof of that session")
         lacking = line.streams.resend(open.received)
         line.attempt = open.attempt

@@ -13,8 +13,10 @@ from typing import Literal, Protocol, TypeAlias, get_args
 
 import anyio
 
-from aiopg.errors import StoreLostError
+from aiopg import tokens
+from aiopg.errors import StoreLostError, UsageError
 from aiopg.loops import LoopThread
+from aiopg.server import _exposure
 from aiopg.server._server import StoreServer
 from aiopg.server.listen import address_of
 
@@ -47,20 +49,23 @@ def check_host(where: str) -> None:
         raise ValueError('store_host="process" needs a POSIX system and sys.executable; use store_host="thread"')
 
 
-async def host_store(where: StoreHost, listen_socket: socket.socket) -> HostedStore:
-    """Serve on a listening socket, which is taken over.
+async def host_store(
+    where: StoreHost, listen_socket: socket.socket, token: str | None = None, insecure: bool = False
+) -> HostedStore:
+    """Serve on a listening socket, which is taken over; `token`, `insecure`: see `StoreServer`.
 
     Raises:
         ValueError: see `check_host`.
+        UsageError: see `StoreServer.start`.
         StoreLostError: the child process ended before it served; its standard error says why.
     """
     match where:
         case "process":
-            return await _ProcessStore.start(listen_socket)
+            return await _ProcessStore.start(listen_socket, token, insecure)
         case "thread":
-            return await _ThreadStore.start(listen_socket)
+            return await _ThreadStore.start(listen_socket, token, insecure)
         case "loop":
-            return await _LoopStore.start(listen_socket)
+            return await _LoopStore.start(listen_socket, token, insecure)
 
 
 class _ProcessStore:
@@ -76,12 +81,18 @@ class _ProcessStore:
         self._pid = pid
 
     @classmethod
-    async def start(cls, listen_socket: socket.socket) -> _ProcessStore:
+    async def start(cls, listen_socket: socket.socket, token: str | None, insecure: bool) -> _ProcessStore:
         address = str(address_of(listen_socket))
+        try:
+            # Here, where whoever made the mistake hears of it.
+            StoreServer(listen_socket=listen_socket, token=token, insecure=insecure).check_exposure()
+        except UsageError:
+            listen_socket.close()
+            raise
         ready, ready_child = os.pipe()
         go_child, go = os.pipe()
         try:
-            child = _spawn(listen_socket, ready_child, go_child)
+            child = _spawn(listen_socket, ready_child, go_child, token, insecure)
         except BaseException:
             os.close(ready)
             os.close(go)
@@ -122,10 +133,17 @@ class _ProcessStore:
             pass  # it has ended already
 
 
-def _spawn(listen_socket: socket.socket, ready: int, go: int) -> subprocess.Popen[bytes]:
+def _spawn(
+    listen_socket: socket.socket, ready: int, go: int, token: str | None, insecure: bool
+) -> subprocess.Popen[bytes]:
     # The child must import this very package, also where it was found through a changed sys.path.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    variables = {"PYTHONPATH": path}
+    if token is not None:
+        variables[tokens.VARIABLE] = token  # which only this user can read, other than a command line
+    if insecure:
+        variables[_exposure.VARIABLE] = "1"
     fds = (listen_socket.fileno(), ready, go)
     return subprocess.Popen(
         [sys.executable, "-m", "aiopg.server.child", *map(str, fds)],
@@ -133,7 +151,7 @@ def _spawn(listen_socket: socket.socket, ready: int, go: int) -> subprocess.Pope
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # a terminal's Ctrl-C is for rank 0, also while the child starts
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | variables,
     )
 
 
@@ -147,9 +165,9 @@ class _ThreadStore:
         self._server = server
 
     @classmethod
-    async def start(cls, listen_socket: socket.socket) -> _ThreadStore:
+    async def start(cls, listen_socket: socket.socket, token: str | None, insecure: bool) -> _ThreadStore:
         thread = LoopThread(f"aiopg store {address_of(listen_socket)}")
-        server = StoreServer(listen_socket=listen_socket)
+        server = StoreServer(listen_socket=listen_socket, token=token, insecure=insecure)
         try:
             # Waits for nothing but the thread, and so has no point at which it could be cancelled half done.
             thread.submit(server.start()).result()
@@ -180,8 +198,8 @@ class _LoopStore:
         self._server = server
 
     @classmethod
-    async def start(cls, listen_socket: socket.socket) -> _LoopStore:
-        server = StoreServer(listen_socket=listen_socket)
+    async def start(cls, listen_socket: socket.socket, token: str | None, insecure: bool) -> _LoopStore:
+        server = StoreServer(listen_socket=listen_socket, token=token, insecure=insecure)
         await server.start()
         return cls(server)
 

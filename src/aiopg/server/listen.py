@@ -9,6 +9,7 @@ import socket
 
 from aiopg.address import Address
 from aiopg.errors import AddressInUseError, StoreUnreachableError
+from aiopg.server._exposure import keep_private
 
 __all__ = ["BACKLOG", "address_of", "bind"]
 
@@ -43,6 +44,8 @@ def _listen(family: int, target: object, name: str) -> socket.socket:
             # A port whose last connections are in TIME_WAIT can be bound again; two listeners still cannot share it.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(target)  # type: ignore[arg-type]
+        if family == socket.AF_UNIX:
+            keep_private(str(target))
         sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as error:

@@ -16,15 +16,17 @@ _SCHEMES = {
 }
 
 
-async def open_store(url: str, *, timeout: float = 300.0, grace: float = 5.0) -> Store:
+async def open_store(url: str, *, timeout: float = 300.0, grace: float = 5.0, token: str | None = None) -> Store:
     """A link to the store at `url`: `aiopg://host:port`, `unix:///path` or `memory://name`.
 
     Args:
         url: where the store is. One that is still coming up is waited for.
         timeout: seconds to wait for it.
         grace: seconds for which the store is to keep this process's members when the connection breaks.
+        token: what the store and this process both know, see `aiopg.Token`; that of AIOPG_TOKEN if not given.
 
     Raises:
+        AuthenticationError: the store and this process do not share a token.
         ValueError: no store is known by that scheme, or a part of the URL is wrong.
         StoreUnreachableError: no store there; at once where waiting does not help, else at the timeout.
     """
@@ -33,5 +35,6 @@ async def open_store(url: str, *, timeout: float = 300.0, grace: float = 5.0) ->
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise ValueError(f"no store is known by {url!r}; a store's URL begins with one of {known}")
     module, name = _SCHEMES[scheme]
-    store: Store = await getattr(importlib.import_module(module), name).connect(url, timeout=timeout, grace=grace)
+    kind = getattr(importlib.import_module(module), name)
+    store: Store = await kind.connect(url, timeout=timeout, grace=grace, token=token)
     return store

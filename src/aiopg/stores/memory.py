@@ -85,9 +85,9 @@ class MemoryStore(EngineStore):
         return f"<MemoryStore {self._url} calls={len(self._calls)}>"
 
     @classmethod
-    async def connect(cls, url: str, *, timeout: float, grace: float) -> MemoryStore:
+    async def connect(cls, url: str, *, timeout: float, grace: float, token: str | None = None) -> MemoryStore:
         """A link to the engine of that name; the first to ask for a name makes it. Never waits, and has no connection
-        that could break.
+        that could break and no stranger who could come: timeout, grace and token mean nothing here.
 
         Raises:
             ValueError: the URL is not memory://name.

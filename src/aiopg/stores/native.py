@@ -11,6 +11,7 @@ from aiopg.client import GRACE_SECONDS, Client, Road, dial, dial_once, take_road
 from aiopg.errors import GroupClosedError, StoreLostError, StoreUnreachableError
 from aiopg.stores._engine_store import EngineStore
 from aiopg.stores.base import Capabilities
+from aiopg.tokens import member_token
 
 __all__ = ["NativeStore"]
 
@@ -32,33 +33,44 @@ class NativeStore(EngineStore):
         return f"<NativeStore {self.url} calls={len(self._calls)} {self._client!r}>"
 
     @classmethod
-    async def connect(cls, url: str, *, timeout: float, grace: float = GRACE_SECONDS) -> Self:
+    async def connect(cls, url: str, *, timeout: float, grace: float = GRACE_SECONDS, token: str | None = None) -> Self:
         """A session with the store at `url`; one that is still coming up is waited for until `timeout` seconds.
 
         Raises:
-            ValueError: the URL is wrong.
+            ValueError: the URL or the token is wrong.
+            AuthenticationError: the store and this process do not share a token.
             StoreUnreachableError: no store there; at once where waiting does not help, else at the timeout.
         """
         address = Address.parse(url)
         try:
-            return await cls.connect_by(address, asyncio.get_running_loop().time() + timeout, grace=grace)
+            return await cls.connect_by(address, asyncio.get_running_loop().time() + timeout, grace=grace, token=token)
         except TimeoutError as error:
             raise StoreUnreachableError(url, str(error)) from error
 
     @classmethod
     async def connect_by(
-        cls, address: Address, deadline: float, *, grace: float = GRACE_SECONDS, road: Road = take_road
+        cls,
+        address: Address,
+        deadline: float,
+        *,
+        grace: float = GRACE_SECONDS,
+        token: str | None = None,
+        road: Road = take_road,
     ) -> Self:
         """The same until `deadline` (loop time), and then `TimeoutError`.
 
-        `grace`: seconds for which the store keeps this member when its connection breaks; `road`: how to get there.
+        `grace`: seconds for which the store keeps this member when its connection breaks; `token`: what it shares with
+        the store, that of AIOPG_TOKEN if not given; `road`: how to get there.
         """
-        return await cls(await dial(address, deadline, grace=grace, road=road))._begin()
+        known = member_token(token)
+        return await cls(await dial(address, deadline, grace=grace, token=known, road=road))._begin()
 
     @classmethod
-    async def connect_once(cls, address: Address, deadline: float, *, grace: float = GRACE_SECONDS) -> Self:
+    async def connect_once(
+        cls, address: Address, deadline: float, *, grace: float = GRACE_SECONDS, token: str | None = None
+    ) -> Self:
         """The same in one attempt: `ConnectionError` if nobody serves there now."""
-        return await cls(await dial_once(address, deadline, grace=grace))._begin()
+        return await cls(await dial_once(address, deadline, grace=grace, token=member_token(token)))._begin()
 
     async def _begin(self) -> Self:
         await anext(self._farewell)

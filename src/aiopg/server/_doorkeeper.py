@@ -1,0 +1,100 @@
+"""Who may come in: strangers are few, quick and quiet, or they are put out; members never notice them.
+
+A stranger is a connection that has not opened a session. It has `Limits.handshake_seconds` for the whole handshake, in
+which it may say no more than the handshake's fixed bytes and one small frame, and costs no buffer before that. When
+there are `Limits.strangers` of them the oldest is put out for the newest: a member is a stranger for milliseconds, so
+whoever stays longest is the one to go (sshd drops at random, and so refuses some of those who would log in).
+
+An address from which `Limits.failed_logins` failed within a second is not heard for the rest of that second: who
+guesses at a token is slowed down, and a member at that address comes again a moment later, as it does where a store is
+just starting.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aiopg._core.handshake import login_proofs
+from aiopg._core.limits import Limits
+from aiopg.tokens import Token
+
+if TYPE_CHECKING:
+    from aiopg.server._connection import ServerConnection
+
+__all__ = ["Doorkeeper"]
+
+logger = logging.getLogger("aiopg.server")
+
+SAY_SECONDS = 10.0
+"""One line in the log for all that was refused in this time."""
+
+
+class Doorkeeper:
+    """Strangers, and the tokens by which they become members."""
+
+    def __init__(self, limits: Limits, tokens: tuple[Token, ...], now: Callable[[], float]) -> None:
+        """`now`: monotonic seconds."""
+        self.tokens = tokens
+        self._limits = limits
+        self._now = now
+        self._strangers: dict[ServerConnection, None] = {}
+        self._failed: Counter[str] = Counter()  # logins, by address, in the second that began at _second
+        self._second = -1.0
+        self._refused = 0
+        self._said = -SAY_SECONDS
+
+    @property
+    def asks_token(self) -> bool:
+        """Whether nobody comes in without one."""
+        return bool(self.tokens)
+
+    def came(self, stranger: ServerConnection, address: str) -> None:
+        """A connection was made. It or another one may be cut at once."""
+        if self._failures(address) >= self._limits.failed_logins:
+            self._refuse(stranger, f"too many failed logins from {address}")
+            return
+        if len(self._strangers) >= self._limits.strangers:
+            self._refuse(next(iter(self._strangers)), "there are too many connections that have not logged in")
+        self._strangers[stranger] = None
+
+    def gone(self, stranger: ServerConnection) -> None:
+        """It has opened a session, or its connection is over."""
+        self._strangers.pop(stranger, None)
+
+    def login(self, proof: bytes, hello: bytes, welcome: bytes, binding: bytes) -> tuple[Token, bytes] | None:
+        """Whose proof this is, and the store's own; None if no token fits that is still accepted."""
+        found = None
+        for token in self.tokens:  # to the end, so that the time does not tell which one it was
+            proofs = login_proofs(token.key, hello, welcome, binding)
+            if hmac.compare_digest(proof, proofs.member) and not token.is_expired:
+                found = token, proofs.store
+        return found
+
+    def login_failed(self, address: str) -> None:
+        """A stranger did not know a token."""
+        self._failures(address)
+        self._failed[address] += 1
+        self._say(f"a login from {address} failed")
+
+    def _failures(self, address: str) -> int:
+        now = self._now()
+        if now >= self._second + 1:
+            self._second = now
+            self._failed.clear()
+        return self._failed[address]
+
+    def _refuse(self, stranger: ServerConnection, why: str) -> None:
+        self._strangers.pop(stranger, None)
+        stranger.cut(why)
+        self._say(why)
+
+    def _say(self, why: str) -> None:
+        self._refused += 1
+        now = self._now()
+        if now >= self._said + SAY_SECONDS:
+            logger.warning("refused %d connections since this was last said; the last one: %s", self._refused, why)
+            self._refused, self._said = 0, now
