@@ -282,7 +282,10 @@ class Sessions:
 
     def _end_overfull(self) -> None:
         for line in self.exchange.take_overfull():
-            self._end(self._members[line.id], "it does not take what is sent to it (outbox_frames, output_bytes)")
+            # One may be there twice. And the end of one is told to the others, which may be too much for them as well.
+            session = self._members.get(line.id)
+            if session is not None:
+                self._end(session, "it does not take what is sent to it (outbox_frames, output_bytes)")
 
     def _note_vacancy(self) -> None:
         if not self.exchange.engine.members:
