@@ -134,23 +134,28 @@ class StoreServer:
             raise
         logger.info("serving on %s", self._bound)
 
-    def begin(self) -> Sessions:
+    def begin(self, journal: Journal | None = None) -> Sessions:
         """Be a store on the running loop without listening anywhere: whoever calls this brings the connections.
+
+        `journal`: an open one to keep, instead of one in the directory that was given; the server closes it.
 
         Raises what `start` raises for a journal. Blocks while the journal is read.
         """
-        if self._directory is None:
+        if journal is None and self._directory is None:
             self._sessions = Sessions(self._exchange, self.limits, secrets.token_bytes(16))
             return self._sessions
         # Here, because most stores have no journal and need none of this.
         from aiopg.server._scribe import Scribe
         from aiopg.server.journal import Journal
 
-        self._journal = Journal.open(self._directory, fsync=self._fsync)
-        scribe = Scribe(self._journal, self.limits, self._about)
+        if journal is None:
+            assert self._directory is not None
+            journal = Journal.open(self._directory, fsync=self._fsync)
+        self._journal = journal
+        scribe = Scribe(journal, self.limits, self._about)
         self._exchange = scribe.exchange
-        self._sessions = Sessions(self._exchange, self.limits, self._journal.epoch, scribe)
-        self._journal.on_failed = self._journal_failed
+        self._sessions = Sessions(self._exchange, self.limits, journal.epoch, scribe)
+        journal.on_failed = self._journal_failed
         return self._sessions
 
     def _journal_failed(self, error: OSError) -> None:
