@@ -81,7 +81,7 @@ class StoreServer:
         self._fsync: Literal["batch", "off"] = fsync
         self._journal: Journal | None = None
         self.failed = asyncio.Event()
-        """The journal cannot be written any more; the server has closed its connections and is to be closed."""
+        """The journal cannot be written any more; the server has cut its connections, takes none, is to be closed."""
         self._closed = False
 
     def __repr__(self) -> str:
@@ -160,8 +160,10 @@ class StoreServer:
 
     def _journal_failed(self, error: OSError) -> None:
         logger.error("the journal in %s cannot be written, so nothing more is promised: %s", self._directory, error)
+        if self._listener is not None:
+            self._listener.close()
         if self._sessions is not None:
-            self._sessions.close(f"the store's journal cannot be written: {error}")
+            self._sessions.close(f"the store's journal cannot be written: {error}", at_once=True)
         self.failed.set()
 
     async def close(self) -> None:

@@ -90,8 +90,11 @@ class Sessions:
         """A connection was made; the protocol for it."""
         return ServerConnection(self) if self._scribe is None else RecordedConnection(self, self._scribe)
 
-    def close(self, reason: str) -> None:
-        """End every connection, and every session: but those that are in a journal may go on at the next start."""
+    def close(self, reason: str, *, at_once: bool = False) -> None:
+        """End every connection, and every session: but those that are in a journal may go on at the next start.
+
+        `at_once`: what waits for the journal is not waited for, and never leaves.
+        """
         self._tick_timer.cancel()
         self._sweep_timer.cancel()
         self._processes.close()
@@ -102,7 +105,7 @@ class Sessions:
                 connection.close(reason)
             else:
                 connection.member = None
-                connection.finish(reason)
+                (connection.cut if at_once else connection.finish)(reason)
 
     def process_ended(self, pid: int, how: str) -> None:
         """A process of this host ended, says somebody who knows, and how: "was killed by SIGKILL"."""
