@@ -13,6 +13,7 @@ written in the pass of the loop after the one that appended it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator
 from random import Random
 from typing import NamedTuple, TypeAlias
@@ -21,12 +22,15 @@ from aiopg._core import journal as core
 from aiopg._core.frames import Body, Buffer, body_size
 from tests.simulation.loop import SimLoop
 
-__all__ = ["Disk", "DiskJournal"]
+__all__ = ["SNAPSHOT_SECONDS", "Disk", "DiskJournal"]
 
 UNFINISHED = ".unfinished"
 
 SYNC_SECONDS = ((0.6, 0.0001, 0.002), (0.9, 0.002, 0.02), (1.0, 0.02, 0.3))
 """How long a batch takes: share of batches up to this one, least and largest time."""
+
+SLOW_SECONDS = 0.25
+"""So much longer while the disk is slow."""
 
 SNAPSHOT_SECONDS = (0.001, 0.1)
 
@@ -113,8 +117,10 @@ class DiskJournal:
         recovery = self._recovery = core.recover(list(disk.files), disk.read)
         self.on_written: Callable[[], None] = lambda: None
         self.on_failed: Callable[[OSError], None] = lambda error: None
-        self.on_rotation: Callable[[], None] = lambda: None
+        self.on_rotation: Callable[[], object] = lambda: None
         """Called when a snapshot begins to be written."""
+        self.when_failed: Callable[[], object] | None = None
+        """If set, the disk refuses the next batch; called when the owner was told."""
         self.epoch = recovery.epoch or random.randbytes(16)
         self.torn = recovery.torn
         self.was_there = recovery.newest > 0
@@ -129,6 +135,8 @@ class DiskJournal:
         self._snapshot: list[Step] | None = None
         self._rotation: list[Step] | None = None
         self._flush_is_due = False
+        self._slow_until = 0.0
+        self._failed = False
         self._dead = False
         self._make_ready()
 
@@ -148,14 +156,17 @@ class DiskJournal:
         return self._snapshot is not None or self._rotation is not None
 
     def append(self, pieces: Body) -> int:
-        """Queue a record; its position, which counts up from 1."""
-        self._queue(self._encoder.encode(pieces))
+        """Queue a record; its position, which counts up from 1. After a failure it is dropped."""
+        if not self._failed:
+            self._queue(self._encoder.encode(pieces))
         self._position += 1
         return self._position
 
     def rotate(self, snapshot: Iterable[Buffer]) -> None:
         """Begin the next log with a snapshot."""
         assert not self.rotating
+        if self._failed:
+            return
         self._queue((self._encoder.seal(),))
         self._begin_log(self._number + 1)
         name = core.file_name(core.Kind.SNAPSHOT, self._number)
@@ -171,6 +182,10 @@ class DiskJournal:
         if not self._dead:
             self._disk.make([*(self._batch or ()), *self._pending, *(self._rotation or ())])
             self._dead = True
+
+    def be_slow(self, seconds: float) -> None:
+        """For so long each batch takes its time."""
+        self._slow_until = self._loop.time() + seconds
 
     def die(self) -> None:
         """The server is killed."""
@@ -232,6 +247,9 @@ class DiskJournal:
             return
         batch, self._batch = self._batch, None
         assert batch is not None
+        if self.when_failed is not None:
+            self._fail(batch, self.when_failed)
+            return
         self._disk.make(batch)
         size = sum(len(step.data) for step in batch if isinstance(step, Append))
         self._note("disk", f"holds {position} {size}")
@@ -242,6 +260,14 @@ class DiskJournal:
         self._flush()
         if grew:
             self.on_written()
+
+    def _fail(self, batch: list[Step], then: Callable[[], object]) -> None:
+        self._failed = True
+        self._disk.make_some(batch)
+        self._pending, self._snapshot = [], None
+        self._note("disk", "fails")
+        self.on_failed(OSError(errno.ENOSPC, "No space left on device"))
+        then()
 
     def _begin_snapshot(self) -> None:
         assert self._snapshot is not None
@@ -259,4 +285,4 @@ class DiskJournal:
     def _seconds(self) -> float:
         draw = self._random.random()
         least, largest = next((least, largest) for share, least, largest in SYNC_SECONDS if draw <= share)
-        return self._random.uniform(least, largest)
+        return self._random.uniform(least, largest) + (SLOW_SECONDS if self._loop.time() < self._slow_until else 0.0)

@@ -7,6 +7,7 @@ import errno
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.simulation.disk import SNAPSHOT_SECONDS
 from tests.simulation.transport import Connection, SimTransport
 
 if TYPE_CHECKING:
@@ -100,6 +101,23 @@ class Faults:
     def crash(self) -> None:
         """The store's process dies and is started again."""
         self._world.crash(self._random.choice((0.0, 0.2, 1.5)))
+
+    def crash_at_snapshot(self) -> None:
+        """The same, when it has begun to make a snapshot."""
+        world, random = self._world, self._random
+        delay = random.choice((0.0, 0.2, 1.5))
+        if (journal := world.lives.journal) is not None:
+            most = random.choice((0.0, *SNAPSHOT_SECONDS))
+            journal.on_rotation = lambda: world.loop.call_later(most * random.random(), world.crash, delay)
+
+    def disk_fails(self) -> None:
+        """The store's disk is full, or broken; somebody notices and starts the store again."""
+        self._world.fail_disk(self._random.choice((0.0, 0.2, 1.5)))
+
+    def slow_disk(self) -> None:
+        """The store's disk takes its time for a while."""
+        if (journal := self._world.lives.journal) is not None:
+            journal.be_slow(self._random.choice((0.5, 3.0)))
 
     def intrude(self) -> None:
         """A process joins in the place of one that lives; now and then just when that one is away."""

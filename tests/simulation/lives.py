@@ -19,8 +19,9 @@ __all__ = ["Forgetful", "Journaled", "StoreLives"]
 class StoreLives(Protocol):
     """Makes the store's lives, one after the other."""
 
-    survives: bool
-    """Whether the next life goes on where the last one ended."""
+    @property
+    def journal(self) -> DiskJournal | None:
+        """That of the present life, if it keeps one: then the next life goes on where this one ends."""
 
     def begin(self, limits: Limits) -> tuple[StoreServer, Sessions]:
         """The next life, begun."""
@@ -32,7 +33,7 @@ class StoreLives(Protocol):
 class Forgetful:
     """A store without a journal: each life is a new store."""
 
-    survives = False
+    journal: DiskJournal | None = None
 
     def begin(self, limits: Limits) -> tuple[StoreServer, Sessions]:
         server = StoreServer(limits=limits)
@@ -45,15 +46,12 @@ class Forgetful:
 class Journaled:
     """A store with a journal on one disk."""
 
-    survives = True
-
     def __init__(self, network: SimNetwork, random: Random, counts: Counter[str]) -> None:
         """`counts`: is told what was found at the start of a life."""
         self._network, self._random, self._counts = network, random, counts
         self._disk = Disk(random)
         self._sync = random.random() < 0.7
         self.journal: DiskJournal | None = None
-        """That of the present life."""
 
     def begin(self, limits: Limits) -> tuple[StoreServer, Sessions]:
         network = self._network
@@ -69,4 +67,3 @@ class Journaled:
         assert self.journal is not None
         self._counts["a crash while a snapshot was made"] += self.journal.rotating
         self.journal.die()
-        self.journal = None

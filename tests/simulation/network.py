@@ -148,6 +148,11 @@ class SimNetwork:
             raise ConnectionResetError(errno.ECONNRESET, f"Connection reset by {address}")
         return client, protocol
 
+    def stop_serving(self, owner: str) -> None:
+        """This process listens nowhere any more; what it accepted goes on."""
+        for listener in [listener for listener in self._listeners.values() if listener.owner == owner]:
+            listener.close()
+
     # ----------------------------------------------------------------------------------------------- faults
 
     def cut(self, connection: Connection, keep_client: int | None = None, keep_server: int | None = None) -> None:
@@ -205,8 +210,7 @@ class SimNetwork:
         tasks and timers is up to the caller. The name may be used again.
         """
         self._count("kill", owner)
-        for listener in [listener for listener in self._listeners.values() if listener.owner == owner]:
-            listener.close()
+        self.stop_serving(owner)
         for endpoint in self.endpoints(owner):
             endpoint.die()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiopg._core.limits import Limits
 
-__all__ = ["COLLECTIVES", "FAULTS", "Group", "Mail", "Op", "Plan", "make_plan"]
+__all__ = ["COLLECTIVES", "FAULTS", "JOURNAL_FAULTS", "Group", "Mail", "Op", "Plan", "make_plan"]
 
 COLLECTIVES = ("barrier", "all_gather", "broadcast", "gather", "scatter", "all_to_all", "all_reduce", "reduce")
 WEIGHTS = (5, 3, 3, 2, 2, 2, 2, 1)
@@ -107,8 +107,8 @@ def make_plan(random: Random, *, journal: bool) -> Plan:
         rotate_bytes=random.choice((300, 3_000, 30_000)) if journal else 0,
         backlog_bytes=random.choice((500, 20_000, 1_000_000)) if journal else 0,
     )
-    if journal:
-        plan.weights["crash"] = plan.weights.get("crash", 0.0) + 1.5
+    for name, weight in JOURNAL_FAULTS.items() if journal else ():
+        plan.weights[name] = plan.weights.get(name, 0.0) + weight
     return plan
 
 
@@ -116,6 +116,10 @@ FAULTS = {
     "cut": 6.0, "storm": 2.0, "half_open": 1.5, "stall": 2.0, "freeze": 1.5, "pause_member": 1.5, "pause_server": 1.0,
     "refuse": 1.0, "away": 1.0, "kill": 1.5, "crash": 0.3, "intrude": 0.7, "ambush": 1.0,
 }  # fmt: skip
+
+
+JOURNAL_FAULTS = {"crash": 1.5, "crash_at_snapshot": 1.0, "disk_fails": 0.5, "slow_disk": 0.5}
+"""Where the store keeps a journal, these come more often."""
 
 
 def _weights(random: Random) -> dict[str, float]:

@@ -21,6 +21,7 @@ from aiopg._core.rounds import Rounds
 from aiopg._core.session import Session
 from aiopg.client import Client
 from aiopg.link import Link
+from aiopg.server._scribe import Scribe
 from aiopg.server._sessions import Sessions
 from aiopg.stores._calls import Calls
 from aiopg.stores._engine_member import EngineMember
@@ -57,6 +58,9 @@ PLACES = (
     "a session overfull",
     "a mismatch owed to a rank that was answered before",
     "a call waited for room",
+    "a session resumed after a restart",
+    "an answer waited for the disk",
+    "members waited for the disk",
 )
 
 
@@ -74,7 +78,7 @@ def probed(counts: Counter[str]) -> Iterator[None]:
 
             stack.enter_context(patch.object(owner, name, wrapper))
 
-        for install in (_sessions, _settling, _membership):
+        for install in (_sessions, _settling, _membership, _journal):
             install(wrap, counts)
         yield
 
@@ -208,3 +212,31 @@ def _membership(wrap: Callable[..., None], counts: Counter[str]) -> None:
     wrap(Replies, "let_go", let_go)
     wrap(Engine, "back", back)
     wrap(Groups, "unseat", unseat)
+
+
+def _journal(wrap: Callable[..., None], counts: Counter[str]) -> None:
+    expected: set[bytes] = set()
+
+    def expect(original: Any, self: Sessions, line: Any) -> None:
+        expected.add(line.id)
+        original(self, line)
+
+    def back(original: Any, self: Scribe, line: Any) -> None:
+        counts["a session resumed after a restart"] += line.id in expected
+        expected.discard(line.id)
+        original(self, line)
+
+    def when_recorded(original: Any, self: Scribe, action: Any) -> None:
+        waiting = len(self._waiting)
+        original(self, action)
+        counts["an answer waited for the disk"] += len(self._waiting) > waiting
+
+    def slow_down(original: Any, self: Scribe, connections: Any) -> None:
+        paused = bool(self._paused)
+        original(self, connections)
+        counts["members waited for the disk"] += bool(self._paused) and not paused
+
+    wrap(Sessions, "_expect", expect)
+    wrap(Scribe, "back", back)
+    wrap(Scribe, "when_recorded", when_recorded)
+    wrap(Scribe, "slow_down", slow_down)

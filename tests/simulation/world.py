@@ -18,7 +18,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.history import History, Life, Seat
 from tests.simulation.lives import Forgetful, Journaled, StoreLives
 from tests.simulation.loop import SimLoop
-from tests.simulation.network import SimNetwork
+from tests.simulation.network import SimNetwork, SimTransport
 from tests.simulation.plan import Group, make_plan
 from tests.simulation.workload import Member
 
@@ -32,6 +32,8 @@ LIVES = 3
 """As often a process forms a group again after it lost a peer."""
 JOURNALED = 4
 """In one seed of so many the store keeps a journal."""
+PUT_OUT_SECONDS = 3.0
+"""A store whose disk failed is put out after so long. It takes leave of its members by itself, and before."""
 CALM_SECONDS = 16.0
 """After everybody has gone: longer than a half-open connection and then a grace."""
 
@@ -142,6 +144,7 @@ class World:
         self.members: list[Member] = []
         self._processes: list[Process] = []
         self._coming = 0
+        self._is_calm = False
         self._idle = asyncio.Event()
         self._names: Counter[int] = Counter()
         self._meetings: dict[tuple[str, int, int], tuple[set[int], asyncio.Event]] = {}
@@ -154,6 +157,9 @@ class World:
         await Faults(self).run()
         await self._all_over()
         self.network.note("world", "calm")
+        self._is_calm = True
+        if self.lives.journal is not None:
+            self.lives.journal.when_failed = None
         await asyncio.sleep(CALM_SECONDS + (RESTART_GRACE_SECONDS if self.history.restarts else 0.0))
         for member in self.members:
             member.note_join()
@@ -211,24 +217,47 @@ class World:
             takeover = self.random.random() < 0.3
         self._process(process.slot, takeover).start(delay)
 
-    def crash(self, delay: float) -> None:
-        """The store's process dies; it is started again after so many seconds."""
+    def crash(self, delay: float, since: float = math.inf) -> None:
+        """The store's process dies; it is started again after so many seconds. `since`: from when it was of no use."""
+        if self._server is None or self._is_calm:
+            return  # it is down, or the time for faults is over
         server, self._server = self._server, None
-        if server is None:
-            return  # it is down
         self.network.kill(SERVER)
         sessions = server._sessions
         assert sessions is not None
         sessions.close("it was killed")  # ends its timers; nothing leaves a dead process
         self.lives.end()
         now = self.loop.time()
-        if self.lives.survives:
-            self.history.restarts.append((now, now + delay))
+        outage = min(since, now), now + delay
+        if self.lives.journal is not None:
+            self.history.restarts.append(outage)
         else:
             self.history.crashes.append(now)
-        self.history.paused.append((now, now + delay))
+        self.history.paused.append(outage)
         self._coming += 1
         self.loop.call_later(delay, self._start_again)
+
+    def fail_disk(self, delay: float) -> None:
+        """The disk refuses the next batch of the store's journal; after a while the store is put out, see `crash`."""
+        server, journal = self._server, self.lives.journal
+        if server is None or journal is None:
+            return
+
+        def put_out(since: float, left: list[SimTransport]) -> None:
+            self._coming -= 1
+            if server is self._server:
+                self.remains += [f"{end}, though the disk had failed" for end in left if not end.is_gone]
+                self.crash(delay, since)
+
+        def failed() -> None:
+            self._coming += 1
+            now = self.loop.time()
+            left = [end for end in self.network.endpoints(SERVER) if end.connection.span.opened <= now]
+            self.network.stop_serving(SERVER)
+            self.loop.call_later(PUT_OUT_SECONDS, put_out, now, left)
+            self.history.paused.append((now, now + PUT_OUT_SECONDS))
+
+        journal.when_failed = failed
 
     def _start_again(self) -> None:
         self._coming -= 1
