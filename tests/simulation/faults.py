@@ -1,131 +1,159 @@
-"""What goes wrong in a simulated cluster, and when. Whatever it does to a process, it adds to its `exposure`."""
+"""What goes wrong in a run, and when: the plan's faults at random moments."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+from random import Random
 from typing import TYPE_CHECKING
 
-from tests.simulation.network import Connection
-from tests.simulation.records import Process
+from tests.simulation.disk import SNAPSHOT_SECONDS
+from tests.simulation.transport import Connection, SimTransport
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 __all__ = ["Faults"]
 
-KINDS = ("cut", "cut", "cut", "burst", "half_open", "stall", "freeze", "refuse", "crash", "hang", "ambush", "restart")
-WEIGHTS = (9, 9, 9, 5, 4, 4, 3, 4, 5, 3, 5, 0.6)
-
-CUT_SECONDS = 0.06
-"""What one cut may cost a process until it is back: pauses between attempts."""
-
 
 class Faults:
-    """The source of all trouble in one world."""
+    """Makes the faults of one run."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._random = world.random
+        self._network = world.network
+        self._random: Random = world.random
 
     async def run(self) -> None:
-        """Make some trouble, and end."""
-        random = self._random
-        many = random.choice((0, 1, 2, 3, 4, 6))
-        largest = random.choice((0.01, 0.05, 0.3))
-        for _ in range(many):
-            await asyncio.sleep(largest * random.random())
-            (kind,) = random.choices(KINDS, WEIGHTS)
-            if await self._make(kind):
-                self._world.counts[kind] += 1
+        """All of them; returns when the last one was made."""
+        plan, random = self._world.plan, self._random
+        names = list(plan.weights)
+        times = sorted(random.random() * plan.horizon for _ in range(plan.faults))
+        begun = self._network.loop.time()
+        for time, name in zip(times, random.choices(names, list(plan.weights.values()), k=plan.faults), strict=True):
+            await asyncio.sleep(max(0.0, begun + time - self._network.loop.time()))
+            self._world.counts[f"fault: {name}"] += 1
+            getattr(self, name)()
 
-    async def _make(self, kind: str) -> bool:
-        """Whether there was something to break."""
+    def cut(self) -> None:
+        """A connection breaks."""
+        if (connection := self._any()) is not None:
+            self._network.cut(connection)
+
+    def storm(self) -> None:
+        """Connections break, and what takes their place breaks too."""
+
+        def again(times: int) -> None:
+            self.cut()
+            if times:
+                self._network.loop.call_later(0.02 * self._random.random(), again, times - 1)
+
+        again(self._random.randint(2, 12))
+
+    def half_open(self) -> None:
+        """A connection brings nothing any more, and nobody is told for a while."""
+        if (connection := self._any()) is not None:
+            self._network.half_open(connection, self._random.choice((0.05, 0.5, 2.0, 8.0)))
+
+    def stall(self) -> None:
+        """A connection brings nothing for a while."""
+        if (connection := self._any()) is not None:
+            self._network.stall(connection, self._random.choice((0.02, 0.3, 3.0)))
+
+    def freeze(self) -> None:
+        """One end of a connection does nothing for a while."""
+        if (connection := self._any()) is not None:
+            end = self._random.choice((connection.client, connection.server))
+            self._network.freeze(end, self._random.choice((0.02, 0.3, 3.0)))
+
+    def pause_member(self) -> None:
+        """A member's process does nothing for a while."""
+        if (process := self._world.any_process()) is not None:
+            self._network.pause(process.life.name, self._random.choice((0.1, 1.0, 4.0)))
+
+    def pause_server(self) -> None:
+        """The store does nothing for a while."""
+        seconds = self._random.choice((0.1, 1.0, 4.0))
+        now = self._network.loop.time()
+        self._world.history.paused.append((now, now + seconds))
+        self._network.pause("server", seconds)
+
+    def refuse(self) -> None:
+        """The store is not reached for a while."""
+        self._network.refuse(self._world.address, self._random.choice((0.1, 0.6, 2.5)))
+        self.cut()
+
+    def away(self) -> None:
+        """One member, or all, lose their connections and do not come again in time, or just in time."""
+        seconds = self._random.choice(self._world.plan.graces) * self._random.choice((0.7, 1.0, 1.3))
+        self._network.refuse(self._world.address, seconds)
+        for connection in self._network.connections:
+            if self._random.random() < 0.7:
+                self._network.cut(connection)
+
+    def kill(self) -> None:
+        """A process dies; another one takes its place, or not."""
+        if (process := self._world.any_process()) is not None:
+            self._world.kill(process)
+            if self._random.random() < 0.8:
+                self._world.come_back(process, self._random.choice((0.0, 0.1, 1.0, 6.0)))
+
+    def crash(self) -> None:
+        """The store's process dies and is started again."""
+        self._world.crash(self._random.choice((0.0, 0.2, 1.5)))
+
+    def crash_at_snapshot(self) -> None:
+        """The same, when it has begun to make a snapshot."""
         world, random = self._world, self._random
-        if kind == "restart":
-            world.crash_server()
-            return True
-        if kind in ("crash", "hang", "ambush"):
-            processes = world.processes
-            if not processes:
-                return False
-            process = random.choice(processes)
-            if kind == "ambush":
-                self._cut_off(process.owner, "cut")
-                self._lie_in_wait(process, random.randint(1, 4))
-                return True
-            if kind == "crash":
-                world.crash(process)
-                return True
-            if world.lives == 1 or not world.hang(process):
-                return False
-            if random.random() < 0.5:
-                self._cut_off(process.owner, "half_open")
-            return True
-        if kind == "burst":
-            for _ in range(random.randint(2, 5)):
-                self._cut_some()
-                await asyncio.sleep(0.02 * random.random())
-            return True
-        if kind == "refuse":
-            self._refuse()
-            self._cut_some()
-            return True
-        connections = world.network.connections
-        if not connections:
-            return False
-        self._break(kind, random.choice(connections))
-        return True
+        delay = random.choice((0.0, 0.2, 1.5))
+        if (journal := world.lives.journal) is not None:
+            most = random.choice((0.0, *SNAPSHOT_SECONDS))
+            journal.on_rotation = lambda: world.loop.call_later(most * random.random(), world.crash, delay)
 
-    def _break(self, kind: str, connection: Connection) -> None:
-        world, random = self._world, self._random
-        seconds = random.choice((0.01, 0.3, 2.0)) * random.random()
-        if kind == "cut":
-            world.network.cut(connection)
-            seconds = CUT_SECONDS
-        elif kind == "half_open":
-            world.network.half_open(connection, seconds)
-            seconds += CUT_SECONDS
-        elif kind == "stall":
-            world.network.stall(connection, seconds)
-        else:
-            world.network.freeze(random.choice((connection.client, connection.server)), seconds)
-        self._expose(connection.client.owner, seconds)
+    def disk_fails(self) -> None:
+        """The store's disk is full, or broken; somebody notices and starts the store again."""
+        self._world.fail_disk(self._random.choice((0.0, 0.2, 1.5)))
 
-    def _cut_some(self) -> None:
-        for connection in self._world.network.connections:
+    def slow_disk(self) -> None:
+        """The store's disk takes its time for a while."""
+        if (journal := self._world.lives.journal) is not None:
+            journal.be_slow(self._random.choice((0.5, 3.0)))
+
+    def intrude(self) -> None:
+        """A process joins in the place of one that lives; now and then just when that one is away."""
+        if (process := self._world.any_process()) is not None:
             if self._random.random() < 0.5:
-                self._break("cut", connection)
+                for end in self._network.endpoints(process.life.name):
+                    self._network.cut(end.connection)
+                self._network.refuse(self._world.address, 0.05)
+            self._world.come_back(process, self._random.choice((0.0, 0.06)), takeover=self._random.random() < 0.5)
 
-    def _refuse(self) -> None:
-        seconds = self._random.choice((0.05, 0.3, 1.5))
-        self._world.network.refuse("aiopg://10.0.0.1:7000", seconds)
-        for process in self._world.history.processes:
-            # The pauses between attempts double: as much again may go by before one is made.
-            self._expose(process.owner, 2 * seconds + CUT_SECONDS)
+    def ambush(self) -> None:
+        """A connection breaks; the next one is reset in the very moment in which something comes over it."""
+        process = self._world.any_process()
+        if process is None:
+            return
+        network, owner = self._network, process.life.name
+        left = self._random.randint(1, 6)
 
-    def _cut_off(self, owner: str, how: str) -> None:
-        for endpoint in self._world.network.endpoints(owner):
-            self._break(how, endpoint.connection)
+        def spring(end: SimTransport) -> None:
+            end.lose(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+            network.loop.call_soon(network.cut, end.connection, 0, 0)
 
-    def _lie_in_wait(self, process: Process, receipts: int) -> None:
-        """Break its connection with the last of so many receipts: it hears of both in one pass, or nearly."""
-
-        def came() -> None:
-            if receipts > 1:
-                self._lie_in_wait(process, receipts - 1)
+        def heard(end: SimTransport) -> None:
+            nonlocal left
+            left -= 1
+            if left:
+                network.when_heard(owner, heard)
+            elif self._random.random() < 0.5:
+                network.loop.call_soon(spring, end)
             else:
-                self._world.loop.call_soon(self._reset, process)
+                spring(end)
 
-        process.on_bytes.append(came)
+        for end in network.endpoints(owner):
+            network.cut(end.connection)
+        network.when_heard(owner, heard)
 
-    def _reset(self, process: Process) -> None:
-        self._expose(process.owner, CUT_SECONDS)
-        for endpoint in self._world.network.endpoints(process.owner):
-            self._world.network.cut(endpoint.connection)
-            endpoint.lose(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
-
-    def _expose(self, owner: str, seconds: float) -> None:
-        for process in self._world.history.processes:
-            if process.owner == owner:
-                process.exposure += seconds
+    def _any(self) -> Connection | None:
+        connections = self._network.connections
+        return self._random.choice(connections) if connections else None

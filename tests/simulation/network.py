@@ -83,6 +83,7 @@ class SimNetwork:
         self._listeners: dict[str, Listener] = {}
         self._refused_until: dict[str, float] = {}
         self._paused_until: dict[str, float] = {}
+        self.listening_in: dict[str, list[Callable[[SimTransport], object]]] = {}
         self.spans: dict[str, list[Span]] = {}
         """Each connection that there ever was, in order of creation, by the process that made it."""
 
@@ -100,6 +101,10 @@ class SimNetwork:
         """This owner's ends of the live connections, in order of creation."""
         both = (end for connection in self.connections for end in (connection.client, connection.server))
         return [end for end in both if end.owner == owner and not end.is_gone]
+
+    def when_heard(self, owner: str, callback: Callable[[SimTransport], object]) -> None:
+        """Call this once, just before the next bytes are read by an endpoint of this process."""
+        self.listening_in.setdefault(owner, []).append(callback)
 
     def listen(
         self, address: str, protocol_factory: Callable[[], asyncio.BaseProtocol], *, owner: str = ""
@@ -142,6 +147,11 @@ class SimNetwork:
         if protocol is None:
             raise ConnectionResetError(errno.ECONNRESET, f"Connection reset by {address}")
         return client, protocol
+
+    def stop_serving(self, owner: str) -> None:
+        """This process listens nowhere any more; what it accepted goes on."""
+        for listener in [listener for listener in self._listeners.values() if listener.owner == owner]:
+            listener.close()
 
     # ----------------------------------------------------------------------------------------------- faults
 
@@ -200,8 +210,7 @@ class SimNetwork:
         tasks and timers is up to the caller. The name may be used again.
         """
         self._count("kill", owner)
-        for listener in [listener for listener in self._listeners.values() if listener.owner == owner]:
-            listener.close()
+        self.stop_serving(owner)
         for endpoint in self.endpoints(owner):
             endpoint.die()
 
@@ -237,6 +246,11 @@ class SimNetwork:
         self._trace.update(line.encode())
         if self.log is not None:
             self.log.append(line)
+
+    def tell_heard(self, end: SimTransport) -> None:
+        """Bytes are just about to be read by this endpoint."""
+        for callback in self.listening_in.pop(end.owner, ()):
+            callback(end)
 
     def connection_ended(self, connection: Connection) -> None:
         """Both its ends are gone."""

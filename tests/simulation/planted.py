@@ -25,9 +25,7 @@ from aiopg.errors import PeerLostError
 from aiopg.link import Link
 from aiopg.stores._calls import DeadlinePassedError, Waiter
 from aiopg.stores._incoming import Incoming
-from tests.simulation.checker import check
-from tests.simulation.loop import Stuck
-from tests.simulation.world import play
+from tests.simulation.play import play
 
 __all__ = ["BUGS", "LIMIT", "find"]
 
@@ -210,15 +208,12 @@ BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
 
 
 def find(name: str, limit: int = LIMIT) -> tuple[int, str] | None:
-    """The first seed at which this bug is found, and what was found; None within `limit` seeds."""
-    with BUGS[name]():
-        for seed in range(limit):
-            try:
-                world, _ = play(seed)
-            except Stuck as error:
-                return seed, str(error).splitlines()[0]
-            if wrong := check(world.history):
-                return seed, wrong[0]
+    """The first seed that is wrong with this bug and right without it, and what was wrong; None: not within `limit`."""
+    for seed in range(1, limit + 1):
+        with BUGS[name]():
+            wrong = play(seed).wrong
+        if wrong and not play(seed).wrong:
+            return seed, wrong[0]
     return None
 
 

@@ -1,15 +1,15 @@
-"""Run the simulator over a range of seeds:
+"""Run the simulator:
 
-    python -m tests.simulation.run --seeds 0-1999 [--jobs 2] [--log]
+    python -m tests.simulation.run --seeds A-B [--jobs 2]     seeds A to B
+    python -m tests.simulation.run --seed S [--trace]         one seed; all that happens, line by line
 
-Tells what was wrong, with the command that replays it; then what was reached. Over `ENOUGH` seeds or more it is a
-failure, too, if anything of `REQUIRED` was never reached: then the simulator does not look where it should.
+For each seed in which anything was wrong it prints what, and the command that replays it. Over `ENOUGH` seeds or more
+it is a failure as well if a fault, an error class or a place in the product (`probes`) was never reached.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import sys
 import time
@@ -17,48 +17,32 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from aiopg.errors import GroupTimeoutError
-from tests.simulation.checker import check
-from tests.simulation.loop import Stuck
-from tests.simulation.records import AGAIN, FINISHED, History
-from tests.simulation.world import World, play
+from tests.simulation.plan import COLLECTIVES, FAULTS
+from tests.simulation.play import Outcome, play, replay_command
+from tests.simulation.probes import PLACES
 
-__all__ = ["ENOUGH", "REQUIRED", "Summary", "replay_command", "run", "run_seeds"]
+__all__ = ["ENOUGH", "REQUIRED", "Summary", "play_seeds", "play_range"]
 
 ENOUGH = 2000
 CHUNK = 100
 SHOWN = 20
 """As many wrong seeds are shown."""
 
-FAULTS = ("cut", "burst", "half_open", "stall", "freeze", "refuse", "crash", "hang", "ambush", "restart")
-
 ERRORS = (
-    "DataExpiredError",
-    "FencedError",
-    "GroupAbortedError",
-    "GroupTimeoutError",
-    "PeerLostError",
-    "RankConflictError",
-    "StoreLostError",
-    "cancelled",
-    "killed",
-)
+    "CollectiveMismatchError", "DataExpiredError", "FencedError", "GroupAbortedError", "GroupClosedError",
+    "GroupTimeoutError", "PayloadTooLargeError", "PeerLostError", "RankConflictError", "StoreFullError",
+    "StoreLostError", "WorldSizeMismatchError",
+)  # fmt: skip
+CALLS = (*COLLECTIVES, "send", "recv", "join", "abort", "expire_data", "events", "close")
 
-TRANSITIONS = (
-    "came back",
-    "came back with calls under way",
-    "a rank came again after a crash",
-    "a rank was taken over",
-    "a group lived again",
-    "a message of a dead sender was received",
-    "a timeout named who is missing",
-    "a timeout could not name who is missing",
-    *(f"the same {op} again ended well" for op in ("join", "send", "recv", "barrier", "all_gather", "all_reduce")),
-    "the same broadcast again ended well",
-    "a store was lost with no restart",
+REQUIRED = (
+    *PLACES,
+    *(f"fault: {name}" for name in FAULTS),
+    *(f"error: {name}" for name in ERRORS),
+    *(f"call: {name}" for name in CALLS),
+    *(f"made again: {name}" for name in (*COLLECTIVES, "send", "recv", "join")),
+    *(f"outcome: {name}" for name in ("ok", "error", "cancelled", "died")),
 )
-
-REQUIRED = (*FAULTS, *ERRORS, *TRANSITIONS)
 
 
 @dataclass(slots=True)
@@ -67,8 +51,7 @@ class Summary:
 
     seeds: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    wrong: list[tuple[int, list[str]]] = field(default_factory=list)
-    """Seeds with what was wrong."""
+    wrong: list[Outcome] = field(default_factory=list)
 
     def add(self, other: Summary) -> None:
         """These as well."""
@@ -78,131 +61,79 @@ class Summary:
 
     @property
     def unreached(self) -> list[str]:
-        """What of `REQUIRED` never happened."""
+        """What never happened and should have."""
         return [what for what in REQUIRED if not self.counts[what]]
 
 
-def replay_command(seed: int) -> str:
-    """Runs this seed again, with all that happens on the network."""
-    return f"python -m tests.simulation.run --seeds {seed}-{seed} --log"
-
-
-def run_seeds(first: int, last: int) -> Summary:
-    """Run the seeds from first to last."""
+def play_seeds(first: int, last: int) -> Summary:
+    """Play the seeds from first to last."""
     summary = Summary()
     for seed in range(first, last + 1):
-        summary.seeds += 1
         try:
-            world, _ = play(seed)
-        except Stuck as error:
-            summary.wrong.append((seed, [str(error)]))
-            continue
+            outcome = play(seed)
         except BaseException:
             print(f"broken off: {replay_command(seed)}", file=sys.stderr)
             raise
-        if wrong := check(world.history):
-            summary.wrong.append((seed, wrong))
-        summary.counts.update(_reached(world))
+        summary.seeds += 1
+        summary.counts.update(outcome.counts)
+        if outcome.wrong:
+            summary.wrong.append(outcome)
     return summary
 
 
-def run(first: int, last: int, jobs: int) -> Summary:
+def play_range(first: int, last: int, jobs: int) -> Summary:
     """The same in so many processes."""
     if jobs == 1:
-        return run_seeds(first, last)
+        return play_seeds(first, last)
     summary = Summary()
     starts = range(first, last + 1, CHUNK)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        for part in pool.map(run_seeds, starts, [min(start + CHUNK - 1, last) for start in starts]):
+        for part in pool.map(play_seeds, starts, [min(start + CHUNK - 1, last) for start in starts]):
             summary.add(part)
     return summary
 
 
-def _reached(world: World) -> Counter[str]:
-    counts, history = Counter(world.counts), world.history
-    counts.update(record.outcome for record in history.records)
-    counts.update(_membership(history))
-    counts.update(_retries(history))
-    return counts
+def describe(outcome: Outcome) -> str:
+    """A wrong seed for people: what was wrong, and how to see it again."""
+    lines = [f"seed {outcome.seed} (trace {outcome.trace}): {len(outcome.wrong)} wrong"]
+    lines += [f"    {what:.600}" for what in outcome.wrong[:5]]
+    return "\n".join([*lines, f"    replay: {replay_command(outcome.seed)}"])
 
 
-def _membership(history: History) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    lives: dict[str, set[int]] = {}
-    joined = {seat.process for seat in history.seats if seat.incarnation}
-    for seat in history.seats:
-        if seat.incarnation:
-            lives.setdefault(seat.group, set()).add(seat.incarnation)
-    counts["a group lived again"] = sum(len(numbers) > 1 for numbers in lives.values())
-    for process in history.processes:
-        before = [p for p in history.processes if p.rank == process.rank and p.number < process.number]
-        if process in joined and before:
-            counts["a rank came again after a crash"] += before[-1].killed_at < math.inf
-            counts["a rank was taken over"] += before[-1].replaced_at < math.inf
-    return counts
+def _one(seed: int, trace: bool) -> int:
+    outcome = play(seed, trace=trace)
+    print(*outcome.log, sep="\n")
+    print(describe(outcome) if outcome.wrong else f"seed {seed} (trace {outcome.trace}): nothing wrong")
+    return 1 if outcome.wrong else 0
 
 
-def _retries(history: History) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    killed = {(seat.rank, seat.group, seat.incarnation): seat.process.killed_at for seat in history.seats}
-    given_up = set()
-    for record in history.records:
-        key = (record.seat, record.op, record.tag, record.index, record.peer)
-        if record.outcome in AGAIN:
-            given_up.add(key)
-        elif record.outcome == FINISHED and key in given_up:
-            counts[f"the same {record.op} again ended well"] += 1
-        if isinstance(record.error, GroupTimeoutError):
-            named = record.error.missing is not None
-            counts["a timeout named who is missing" if named else "a timeout could not name who is missing"] += 1
-        if record.op == "recv" and record.outcome == FINISHED:
-            died = killed.get((record.peer, record.seat.group, record.seat.incarnation), math.inf)
-            counts["a message of a dead sender was received"] += record.started > died
-        if record.outcome == "StoreLostError" and not record.seat.process.restarts:
-            counts["a store was lost with no restart"] += 1
-    return counts
-
-
-def _show(summary: Summary, seconds: float) -> None:
-    for seed, wrong in summary.wrong[:SHOWN]:
-        print(f"seed {seed}: {len(wrong)} wrong; replay: {replay_command(seed)}")
-        for line in wrong[:5]:
-            print(f"    {line}")
-    print(", ".join(f"{what}: {summary.counts[what]}" for what in sorted(summary.counts)))
-    print(f"{summary.seeds} seeds in {seconds:.1f} s, {1000 * seconds / summary.seeds:.1f} ms a seed")
-    print(f"{len(summary.wrong)} wrong")
-
-
-def _log(first: int, last: int) -> None:
-    """Tell all that happens."""
-    for seed in range(first, last + 1):
-        log: list[str] = []
-        try:
-            world, trace = play(seed, log)
-        except Stuck as error:
-            print(*log, error, sep="\n")
-            continue
-        print(*log, *world.history.processes, *world.history.records, sep="\n")
-        print(f"seed {seed}: trace {trace}")
+def _many(seeds: str, jobs: int) -> int:
+    first, _, last = seeds.partition("-")
+    begun = time.perf_counter()
+    summary = play_range(int(first), int(last or first), jobs)
+    seconds = time.perf_counter() - begun
+    for outcome in summary.wrong[:SHOWN]:
+        print(describe(outcome))
+    for what, number in sorted(summary.counts.items()):
+        print(f"{number:>10}  {what}")
+    print(f"{summary.seeds} seeds in {seconds:.1f} s ({1000 * seconds / summary.seeds:.1f} ms each); "
+          f"{len(summary.wrong)} wrong")  # fmt: skip
+    unreached = summary.unreached if summary.seeds >= ENOUGH else []
+    if unreached:
+        print(f"never reached: {'; '.join(unreached)}")
+    return 1 if summary.wrong or unreached else 0
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description="run the simulator")
-    parser.add_argument("--seeds", required=True, metavar="A-B", help="first and last seed")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--seeds", metavar="A-B", help="first and last seed")
+    which.add_argument("--seed", type=int, metavar="S", help="one seed")
     parser.add_argument("--jobs", type=int, default=1, help="processes to use")
-    parser.add_argument("--log", action="store_true", help="tell all that happens")
+    parser.add_argument("--trace", action="store_true", help="with --seed: tell all that happens")
     options = parser.parse_args()
-    first, _, last = options.seeds.partition("-")
-    if options.log:
-        _log(int(first), int(last or first))
-    started = time.perf_counter()
-    summary = run(int(first), int(last or first), options.jobs)
-    _show(summary, time.perf_counter() - started)
-    unreached = summary.unreached if summary.seeds >= ENOUGH else []
-    if unreached:
-        print(f"never reached: {', '.join(unreached)}")
-    return 1 if summary.wrong or unreached else 0
+    return _one(options.seed, options.trace) if options.seeds is None else _many(options.seeds, options.jobs)
 
 
 if __name__ == "__main__":

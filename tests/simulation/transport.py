@@ -224,6 +224,8 @@ class SimTransport(asyncio.Transport):
     def receive(self, data: bytearray, size: int) -> None:
         """Hand over `size` bytes from the front of `data`, or what the protocol's buffer takes; take them off."""
         protocol = self._protocol
+        if self._network.listening_in:
+            self._network.tell_heard(self)
         try:
             if isinstance(protocol, asyncio.BufferedProtocol):
                 buffer = memoryview(protocol.get_buffer(-1))

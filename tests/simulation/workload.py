@@ -1,249 +1,360 @@
-"""What the members of a simulated cluster do: each its part of the plan of each group, again and again where cut short.
-
-A call is made with much time, or with very little, or it is cancelled at some moment; after the last two the same call
-is made again. So every call of a plan ends well, unless somebody left, crashed or aborted before.
-"""
+"""What a member of a group does in a run: calls of every kind, some given up, some made again."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from aiopg import AsyncStatelessGroup
-from aiopg.errors import AiopgError, DataExpiredError, GroupTimeoutError, RankConflictError
-from tests.simulation.records import FINISHED, CollectiveStep, Plan, Record, Seat
+from aiopg.errors import (
+    FencedError,
+    GroupAbortedError,
+    GroupClosedError,
+    GroupTimeoutError,
+    PeerLostError,
+    StoreLostError,
+)
+from aiopg.group import AsyncStatelessGroup
+from tests.simulation.history import Attempt, Call, Payload, Seat
+from tests.simulation.plan import Mail, Op
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["PATIENCE", "Part", "contribution", "filled", "make_plan", "message"]
+__all__ = ["Member", "ProgramFailed"]
 
-PATIENCE = 120.0
-"""Timeout of a call that has much time. No fault lasts nearly as long."""
-
-SIZES = (1, 1, 10, 10, 200, 200, 3_000, 20_000)
-HUGE = 100_000
-
-
-def filled(number: int, size: int) -> bytes:
-    """Some bytes, others for each number."""
-    return bytes((number % 251,)) * size
+_OVER = (FencedError, GroupAbortedError, GroupClosedError, StoreLostError)
+ATTEMPTS = 6
+"""As often a call is made before its program gives it up."""
+MEET_SECONDS = 20.0
+"""So long a member waits for the others to be done before it leaves."""
+DRAIN_SECONDS = 2.0
+VAIN_JOINS = 5
+"""After so many calls that found no group a member gives up."""
 
 
-def message(seat: Seat, dst: int, tag: int, index: int, size: int) -> tuple[Any, ...]:
-    """What a message says: where it is from, where it goes, and which it is."""
-    process = seat.process
-    return (process.number, seat.group, process.rank, dst, tag, index, filled(process.number * 7 + index, size))
+class ProgramFailed(Exception):
+    """What a program raises out of its `async with` block, now and then."""
 
 
-def contribution(seat: Seat, tag: int, index: int, step: CollectiveStep) -> Any:
-    """What a rank gives to a collective."""
-    if step.op == "all_reduce":
-        return (seat.rank + 1) * 1000 + index
-    return (seat.process.number, seat.group, seat.rank, tag, index, filled(seat.process.number + index, step.size))
-
-
-def make_plan(random: Random, world_size: int, share: float, ttl: float) -> Plan:
-    """A plan, chosen at random; `share` says how much of all there could be."""
-    collectives: dict[int, list[CollectiveStep]] = {}
-    streams: dict[tuple[int, int, int], list[int]] = {}
-    for tag in (0, 1):
-        ops = ("barrier", "all_gather", "broadcast", "all_reduce")
-        collectives[tag] = [
-            CollectiveStep(random.choice(ops), random.randrange(world_size), random.choice(SIZES))
-            for _ in range(random.randint(0, round(4 * share)))
-        ]
-        for src in range(world_size):
-            for dst in range(world_size):
-                if src != dst and random.random() < share / world_size:
-                    sizes = [random.choice(SIZES) for _ in range(random.randint(1, 4))]
-                    if random.random() < 0.05:
-                        sizes[0] = HUGE
-                    streams[src, dst, tag] = sizes
-    return Plan(world_size, ttl, collectives, streams)
-
-
-class StoppedError(Exception):
-    """A call ended in a way after which this member's program makes no more of its kind."""
-
-
-class Part:
-    """A member's part in one life of a group."""
+class Member:
+    """One group object and its program."""
 
     def __init__(self, world: World, seat: Seat, group: AsyncStatelessGroup) -> None:
-        self.world = world
-        self.random = world.random
-        self.seat = seat
-        self.group = group
-        self.plan = world.history.plans[seat.group]
-        self._takeover = False
+        self.world, self.seat, self.group = world, seat, group
+        self.random: Random = world.random
+        self.plan = world.plan
+        self.over = False
+        """Nothing more can be done here but to close."""
+        self.lost_peers = False
+        self._vain_joins = 0
+        self._loop = asyncio.get_running_loop()
 
-    async def play(self, takeover: bool, abort_after: float | None) -> None:
-        """Join, do all of the plan, and leave."""
-        if not await self._join(takeover):
-            await self._close()
-            return
-        tasks = [self._collectives(tag) for tag in (0, 1) if self.plan.collectives[tag]]
-        rank = self.seat.rank
-        for (src, dst, tag), sizes in self.plan.streams.items():
-            if src == rank:
-                tasks.append(self._sends(dst, tag, sizes))
-            elif dst == rank:
-                tasks.append(self._receives(src, tag, len(sizes)))
-        if abort_after is not None:
-            tasks.append(self._abort(abort_after))
-        await asyncio.gather(*tasks)
-        await self._close()
+    async def run(self) -> None:
+        """Join, work, and leave. Raises nothing."""
+        draw = self.random.random
+        failing = draw() < self.plan.moods * 0.4
+        try:
+            if (failing or draw() < 0.7) and not await self.join():
+                return
+            await self._work(failing)
+        finally:
+            if not self.seat.life.is_dead and not self.is_leaving:
+                await self.leave()
 
-    async def _join(self, takeover: bool) -> bool:
-        """Whether it joined. Where the process before it still holds the rank it tries again for a while."""
-        self._takeover = takeover
-        for _ in range(10):
-            try:
-                await self._call("join", 0, 0, -1, lambda t: self.group.join(timeout=t, takeover=takeover))
+    async def join(self) -> bool:
+        """Take the seat; whether it was got."""
+        call = self._call("join")
+        for _ in range(3):
+            timeout = self.random.choice((0.2, 3.0, 8.0, 15.0))
+            attempt = await self._make(call, timeout, self.random.random() < self.plan.cancels / 2)
+            if attempt.outcome == "ok":
                 return True
-            except StoppedError as error:
-                if not isinstance(error.__cause__, RankConflictError) or self.seat.process.replaced_at < math.inf:
-                    return False
-            await asyncio.sleep(0.5)
+            if not isinstance(attempt.error, GroupTimeoutError) and attempt.outcome != "cancelled":
+                return False
         return False
 
-    # ------------------------------------------------------------------------------------------------- programs
-
-    async def _collectives(self, tag: int) -> None:
-        for index, step in enumerate(self.plan.collectives[tag], 1):
-            value = contribution(self.seat, tag, index, step)
-            try:
-                await self._call(step.op, tag, index, step.root, self._collective(step, tag, value))
-            except StoppedError:
-                return
-            await self._pause()
-
-    def _collective(self, step: CollectiveStep, tag: int, value: Any) -> Callable[[float], Awaitable[Any]]:
-        group = self.group
-        if step.op == "barrier":
-            return lambda timeout: group.barrier(timeout, tag=tag)
-        if step.op == "broadcast":
-            return lambda timeout: group.broadcast(value, step.root, tag=tag, timeout=timeout)
-        if step.op == "all_gather":
-            return lambda timeout: group.all_gather(value, tag=tag, timeout=timeout)
-        return lambda timeout: group.all_reduce(value, tag=tag, timeout=timeout)
-
-    async def _sends(self, dst: int, tag: int, sizes: list[int]) -> None:
-        for index, size in enumerate(sizes, 1):
-            said = message(self.seat, dst, tag, index, size)
-
-            def send(timeout: float, said: Any = said) -> Awaitable[Any]:
-                return self.group.send(said, dst, tag=tag, timeout=timeout)
-
-            try:
-                await self._call("send", tag, index, dst, send)
-            except StoppedError:
-                return
-            await self._pause()
-
-    async def _receives(self, src: int, tag: int, count: int) -> None:
-        for index in range(1, count + 1):
-            try:
-                await self._call("recv", tag, index, src, lambda t: self.group.recv(src, tag=tag, timeout=t))
-            except StoppedError:
-                return
-            await self._pause()
-
-    async def _abort(self, after: float) -> None:
-        await asyncio.sleep(after)
-        self.seat.aborting_at = self.world.loop.time()
-        record = self._record("abort", 0, 0, -1, 2.0)
-        await self._attempt(record, self.group.abort("it is enough"))
-
-    async def _close(self) -> None:
-        self.seat.closing_at = self.world.loop.time()
-        await self._attempt(self._record("close", 0, 0, -1, 2.0), self.group.close())
-
-    async def _pause(self) -> None:
-        draw = self.random.random()
-        if draw < 0.15:
-            await asyncio.sleep(0.02 * self.random.random())
-        elif draw < 0.15 + self.world.lazy or (draw < 0.4 and self.plan.ttl < PATIENCE):
-            await asyncio.sleep(2.5)
-
-    # ------------------------------------------------------------------------------------------------- one call
-
-    async def _call(self, op: str, tag: int, index: int, peer: int, make: Callable[[float], Awaitable[Any]]) -> None:
-        """Make a call until it ended for good. Raises `StoppedError` if it ended badly."""
-        random = self.random
-        for impatient in (True, True, False):
-            draw = random.random() if impatient else 1.0
-            timeout = 0.03 * random.random() + 1e-4 if draw < 0.12 else PATIENCE
-            record = self._record(op, tag, index, peer, timeout)
-            if 0.12 <= draw < 0.24:
-                await self._cancelled_attempt(record, make(timeout))
-            else:
-                await self._attempt(record, make(timeout))
-            if record.outcome == FINISHED or isinstance(record.error, DataExpiredError):
-                return
-            if record.outcome != "cancelled" and not (isinstance(record.error, GroupTimeoutError) and impatient):
-                raise StoppedError from record.error
-            if random.random() < 0.4:
-                await asyncio.sleep(random.choice((0.001, 0.01, 0.03, 3.0)))
-        raise StoppedError
-
-    def _record(self, op: str, tag: int, index: int, peer: int, timeout: float) -> Record:
-        now = self.world.loop.time()
-        record = Record(self.seat, op, tag, index, peer, now, now + timeout)
-        record.takeover = op == "join" and self._takeover
-        self.world.history.records.append(record)
-        return record
-
-    async def _attempt(self, record: Record, call: Awaitable[Any]) -> None:
-        process = self.seat.process
-        process.under_way += 1
-        try:
-            record.result = await call
-            outcome = FINISHED
-            if record.op == "join":
-                member = self.group._member
-                assert member is not None
-                self.seat.incarnation = member.incarnation
-        except asyncio.CancelledError:
-            outcome = "killed" if process.killed_at < math.inf else "cancelled"
-            raise
-        except AiopgError as error:
-            outcome, record.error = type(error).__name__, error.with_traceback(None)
-            error.__context__ = error.__cause__ = None
-        except BaseException as error:  # it goes on; the checker is to see it too
-            outcome, record.error = type(error).__name__, error
-            raise
-        finally:
-            process.under_way -= 1
-            record.outcome = "killed" if process.killed_at < math.inf else outcome
-            record.ended = self.world.loop.time()
-            self.world.network.note(process.owner, f"{record.op} {record.tag} {record.index} {record.outcome}")
-
-    async def _cancelled_attempt(self, record: Record, call: Awaitable[Any]) -> None:
-        """The call, cancelled at some moment unless it has ended by then."""
-        task = self.world.loop.create_task(self._attempt(record, call))
-
-        def cancel() -> None:
-            if not task.done() and task.cancel():
-                record.cancelled_at = self.world.loop.time()
-
-        loop, random = self.world.loop, self.random
-        if random.random() < 0.5:
-            # With the next bytes that come to this process: what wakes the call and what cancels it come together.
-            self.seat.process.on_bytes.append(lambda: loop.call_soon(cancel))
-            timer = loop.call_later(0.2, cancel)
+    async def leave(self, error: BaseException | None = None) -> None:
+        """Close the group, or have an exception leave its block."""
+        seat = self.seat
+        seat.closing = self.world.history.now()
+        call = self._call("close")
+        if error is not None:
+            seat.aborts.append((seat.closing, f"{type(error).__name__}: {error}"))
+            leaving = self.group.__aexit__(type(error), error, None)
         else:
-            timer = loop.call_later(random.choice((0.0, 0.01, 0.03)) * random.random(), cancel)
+            leaving = self.group.close()
+        attempt = self.world.history.begin(call, 4.0 if error is not None else 2.0)
+        await self.world.history.watch(attempt, leaving)
+        seat.closed, seat.close_error = self.world.history.now(), attempt.error
+        self.world.gone(seat)
+
+    # --------------------------------------------------------------------------------------------- the program
+
+    async def _work(self, failing: bool) -> None:
+        rank, plan = self.seat.rank, self.world.groups[self.seat.group]
+        lanes: list[Coroutine[Any, Any, None]] = []
+        lanes += [self._collectives(tag, ops) for tag, ops in plan.ops.items()]
+        lanes += [self._send_lane(mail) for mail in plan.mail if mail.src == rank]
+        lanes += [self._receive_lane(mail) for mail in plan.mail if mail.dst == rank]
+        if self.random.random() < 0.2:
+            lanes.append(self._expire())
+        tasks = [self._loop.create_task(lane) for lane in lanes]
+        watcher = self._loop.create_task(self._hear()) if self.random.random() < 0.25 else None
         try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
+            if failing or self.random.random() < self.plan.moods:
+                await self._cut_short(tasks, failing)
+            if tasks:
+                await asyncio.wait(tasks)
+            if not self.is_leaving and not self.over:
+                await self.world.meet(self.seat, MEET_SECONDS)
+                await self._drain(plan.mail)
+            if watcher is not None and self.random.random() < 0.3:
+                watcher.cancel()
+            if not self.is_leaving:
+                await self.leave()
+            if watcher is not None:
+                await asyncio.wait([watcher])
         finally:
-            timer.cancel()
-        if not task.cancelled():
-            task.result()
+            for task in tasks:
+                task.cancel()
+            if watcher is not None:
+                watcher.cancel()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it has begun to close the group."""
+        return self.seat.closing < math.inf
+
+    async def _cut_short(self, tasks: list[asyncio.Task[None]], failing: bool) -> None:
+        """Abort, fail, or leave while calls are under way."""
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.random.choice((0.0, 0.05, 0.5, 2.0)))
+        if failing:
+            for task in tasks:
+                task.cancel()
+            await self.leave(ProgramFailed(f"rank {self.seat.rank} of {self.seat.number}"))
+        elif self.random.random() < 0.4:
+            reason = f"aborted by {self.seat.number}"
+            self.seat.aborts.append((self.world.history.now(), reason))
+            await self._make(self._call("abort", detail=reason), 2.0, False)
+        else:
+            self.over = True
+            await self.leave()
+
+    async def _collectives(self, tag: int | str, ops: list[Op]) -> None:
+        losses = 0
+        for planned in ops:
+            await self._think()
+            op = planned
+            if self.random.random() < self.plan.mistakes:
+                op = Op(self.random.choice(("barrier", "all_gather", "broadcast")), -1, "", 10)
+                if op.op == "broadcast":
+                    op = Op("broadcast", self.random.randrange(self.seat.world_size), "", 10)
+            call = self._call(op.op, tag, op.root, op.detail, op.size)
+            await self._again_and_again(call)
+            if self.over:
+                return
+            losses += bool(call.attempts) and isinstance(call.last.error, PeerLostError)
+            if losses > 1:
+                return
+
+    async def _send_lane(self, mail: Mail) -> None:
+        sizes = list(mail.sizes)
+        while sizes and not self.over:
+            await self._think()
+            if len(sizes) > 1 and self.random.random() < 0.2:
+                burst, sizes = sizes[:3], sizes[3:]
+                calls = [self._call("send", mail.tag, mail.dst, "", size) for size in burst]
+                await self._together([self._attempt(call, 20.0) for call in calls])
+                gone = any(isinstance(call.last.error, PeerLostError) for call in calls if call.attempts)
+            else:
+                call = self._call("send", mail.tag, mail.dst, "", sizes.pop(0))
+                await self._again_and_again(call)
+                gone = bool(call.attempts) and isinstance(call.last.error, PeerLostError)
+            if gone:
+                return
+
+    async def _receive_lane(self, mail: Mail) -> None:
+        left = len(mail.sizes)
+        while left > 0 and not self.over:
+            await self._think()
+            if left > 1 and self.random.random() < 0.2:
+                calls = [self._call("recv", mail.tag, mail.src) for _ in range(min(left, 3))]
+                await self._together([self._again_and_again(call) for call in calls])
+            else:
+                calls = [self._call("recv", mail.tag, mail.src)]
+                await self._again_and_again(calls[0])
+            left -= len(calls)
+            if any(isinstance(call.last.error, PeerLostError) for call in calls if call.attempts):
+                return
+
+    async def _drain(self, mails: list[Mail]) -> None:
+        """Receive what is still there."""
+        for mail in mails:
+            if mail.dst != self.seat.rank:
+                continue
+            for _ in range(2 * len(mail.sizes) + 2):
+                call = self._call("recv", mail.tag, mail.src, "drain")
+                attempt = await self._make(call, DRAIN_SECONDS, False)
+                if self.over:
+                    return
+                if isinstance(attempt.error, GroupTimeoutError | PeerLostError):
+                    break
+
+    async def _expire(self) -> None:
+        for _ in range(self.random.randint(1, 2)):
+            await asyncio.sleep(self.random.choice((0.1, 0.5, 1.5)))
+            if not self.over:
+                await self._make(self._call("expire_data"), self.group.store_timeout, False)
+
+    async def _hear(self) -> None:
+        """Listen to events; now and then stop and begin anew."""
+        while not self.over:
+            heard: list[tuple[str, int, str]] = []
+            self.seat.heard.append(heard)
+            enough = self.random.choice((3, 1000))
+            attempt = self.world.history.begin(self._call("events"), math.inf)
+            await self.world.history.watch(attempt, self._listen(heard, enough))
+            if attempt.outcome != "ok" or len(heard) < enough:
+                return
+
+    async def _listen(self, heard: list[tuple[str, int, str]], enough: int) -> None:
+        events = self.group.events()
+        try:
+            async for event in events:
+                heard.append((event.what, event.rank, event.text))
+                if len(heard) == enough:
+                    return
+        finally:
+            await events.aclose()
+
+    async def _together(self, calls: list[Coroutine[Any, Any, None]]) -> None:
+        tasks = [self._loop.create_task(call) for call in calls]
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    # ------------------------------------------------------------------------------------------------- calls
+
+    async def _think(self) -> None:
+        draw = self.random.random()
+        if draw > 0.5:
+            await asyncio.sleep(0.3 * (2 * draw - 1) ** 3)
+        if self.plan.groups[0].ttl < 10 and draw < 0.05:
+            await asyncio.sleep(3.0)  # so that what was sent expires
+
+    def _call(self, op: str, tag: int | str = 0, peer: int = -1, detail: str = "", size: int = 0) -> Call:
+        return self.world.history.call(self.seat, op, tag, peer, detail, size)
+
+    async def _again_and_again(self, call: Call) -> None:
+        """Make a call until it is done, or given up."""
+        for _ in range(ATTEMPTS):
+            if self.over:
+                return
+            if self.random.random() < self.plan.hurry:
+                timeout = self.random.choice((0.001, 0.02, 0.1, 0.5))
+            else:
+                timeout = self.random.choice((2.0, 6.0, 15.0))
+            attempt = await self._make(call, timeout, self.random.random() < self.plan.cancels)
+            if attempt.outcome == "ok":
+                return
+            if attempt.outcome == "error" and not isinstance(attempt.error, GroupTimeoutError):
+                return
+            if self.random.random() < self.plan.skips:
+                return
+
+    async def _make(self, call: Call, timeout: float, give_up: bool) -> Attempt:
+        """One attempt; `give_up`: cancelled at a random moment unless it is done before."""
+        if not give_up:
+            await self._attempt(call, timeout)
+            return call.last
+        task = self._loop.create_task(self._attempt(call, timeout))
+        try:
+            await self._some_time(task)
+        finally:
+            task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            if self.seat.life.is_dead:
+                raise
+        if not call.attempts:  # it was cancelled before it began
+            self.world.history.end(self.world.history.begin(call, timeout), "cancelled")
+        return call.last
+
+    async def _some_time(self, task: asyncio.Task[None]) -> None:
+        """Nothing, some passes of the loop, or some time; less if the task ends."""
+        draw = self.random.random()
+        if draw > 0.8:
+            # With the next bytes that come: what wakes the call and what cancels it come together.
+            self.world.network.when_heard(self.seat.life.name, lambda _: self._loop.call_soon(task.cancel))
+            await asyncio.wait([task], timeout=0.2)
+        elif 0.1 < draw < 0.3:
+            for _ in range(int(draw * 20)):
+                await asyncio.sleep(0)
+        elif draw > 0.3:
+            await asyncio.wait([task], timeout=(draw - 0.3) ** 3 * 8)
+
+    async def _attempt(self, call: Call, timeout: float) -> None:
+        attempt = self.world.history.begin(call, timeout)
+        await self.world.history.watch(attempt, self._verb(call, timeout))
+        error = attempt.error
+        if isinstance(error, GroupTimeoutError) and error.op == "join" and call.op != "join":
+            self._vain_joins += 1
+        self.over = self.over or isinstance(error, _OVER) or self._vain_joins > VAIN_JOINS
+        self.lost_peers = self.lost_peers or isinstance(error, PeerLostError)
+        self.note_join()
+
+    def note_join(self) -> None:
+        """Take note of the life that was joined."""
+        member, seat = self.group._member, self.seat
+        if member is not None and seat.incarnation < 0:
+            seat.incarnation, seat.joined = member.incarnation, self.world.history.now()
+
+    def _verb(self, call: Call, timeout: float) -> Coroutine[Any, Any, Any]:
+        group, tag, peer = self.group, call.tag, call.peer
+        match call.op:
+            case "join":
+                return group.join(timeout=timeout, takeover=self.seat.takeover)
+            case "abort":
+                return group.abort(call.detail)
+            case "expire_data":
+                return group.expire_data()
+            case "send":
+                return group.send(payload(call), peer, tag=tag, timeout=timeout)
+            case "recv":
+                return group.recv(peer, tag=tag, timeout=timeout)
+            case "barrier":
+                return group.barrier(timeout, tag=tag)
+            case "all_gather":
+                return group.all_gather(payload(call), tag=tag, timeout=timeout)
+            case "broadcast":
+                obj = payload(call) if group.rank == peer else None
+                return group.broadcast(obj, peer, tag=tag, timeout=timeout)
+            case "gather":
+                return group.gather(payload(call), peer, tag=tag, timeout=timeout)
+            case "scatter":
+                objs = [payload(call, rank) for rank in range(group.world_size)] if group.rank == peer else None
+                return group.scatter(objs, peer, tag=tag, timeout=timeout)
+            case "all_to_all":
+                objs = [payload(call, rank) for rank in range(group.world_size)]
+                return group.all_to_all(objs, tag=tag, timeout=timeout)
+            case "all_reduce":
+                return group.all_reduce(self._slot(call), call.detail, tag=tag, timeout=timeout)
+            case "reduce":
+                return group.reduce(self._slot(call), peer, call.detail, tag=tag, timeout=timeout)
+        raise AssertionError(call.op)
+
+    def _slot(self, call: Call) -> list[int]:
+        """A list whose sum (or maximum) with those of the others tells who gave what."""
+        return [call.number + 1 if rank == self.group.rank else 0 for rank in range(self.group.world_size)]
+
+
+def payload(call: Call, rank: int = -1) -> Payload:
+    """What a call gives, to `rank` alone or to all."""
+    return [call.number, rank, bytes([call.number & 0xFF]) * call.size]

@@ -1,249 +1,307 @@
-"""A whole cluster in one thread: store, network and members in virtual time, all of it chosen by one seed.
-
-Only what a program cannot choose for itself is replaced while it runs: chance and the identity of the process. All else
-is the real server, the real client and the real groups.
-"""
+"""A whole cluster in one thread and in virtual time: a store, processes, their groups, and what goes wrong."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import os
-import random
-import secrets
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from random import Random
-from typing import TypeVar
-from unittest import mock
+from typing import Any, TypeVar
 
-import aiopg.client._client
-from aiopg import AsyncStatelessGroup, StoreServer
+from aiopg import StoreServer
 from aiopg.address import Address
-from aiopg.processes import ProcessIdentity
-from aiopg.server._sessions import Sessions
+from aiopg.group import AsyncStatelessGroup
+from aiopg.server._sessions import RESTART_GRACE_SECONDS
 from aiopg.stores.native import NativeStore
 from tests.simulation.faults import Faults
+from tests.simulation.history import History, Life, Seat
+from tests.simulation.lives import Forgetful, Journaled, StoreLives
 from tests.simulation.loop import SimLoop
-from tests.simulation.network import SimNetwork
-from tests.simulation.records import History, Process, Seat
-from tests.simulation.workload import PATIENCE, Part, make_plan
+from tests.simulation.network import SimNetwork, SimTransport
+from tests.simulation.plan import Group, make_plan
+from tests.simulation.workload import Member
 
-__all__ = ["ADDRESS", "World", "nobody_in_particular", "play"]
+__all__ = ["Process", "World"]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 ADDRESS = Address("10.0.0.1", 7000)
+SERVER = "server"
+LIVES = 3
+"""As often a process forms a group again after it lost a peer."""
+JOURNALED = 4
+"""In one seed of so many the store keeps a journal."""
+PUT_OUT_SECONDS = 3.0
+"""A store whose disk failed is put out after so long. It takes leave of its members by itself, and before."""
+CALM_SECONDS = 16.0
+"""After everybody has gone: longer than a half-open connection and then a grace."""
 
-_NOBODY = ProcessIdentity(0, 0, 0, "")
 
+class Process:
+    """One process of the cluster: a link to the store, and a seat in each of its groups."""
 
-@contextmanager
-def nobody_in_particular(chance: Random) -> Iterator[None]:
-    """While it lasts, all chance comes from `chance`, this process is nobody, and aiopg logs nothing."""
-    logger = logging.getLogger("aiopg")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    patches = (
-        mock.patch.object(secrets, "token_bytes", chance.randbytes),
-        mock.patch.object(random, "uniform", chance.uniform),
-        mock.patch.object(os, "getpid", return_value=4711),
-        mock.patch.object(socket, "gethostname", return_value="host"),
-        mock.patch.object(aiopg.client._client, "own_identity", return_value=_NOBODY),
-    )
-    for patch in patches:
-        patch.start()
-    try:
-        yield
-    finally:
-        for patch in reversed(patches):
-            patch.stop()
-        logger.setLevel(level)
+    def __init__(self, world: World, slot: int, life: Life, takeover: bool) -> None:
+        self.world, self.slot, self.life = world, slot, life
+        self._takeover = takeover
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._store: NativeStore | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it died or ended."""
+        return self.life.is_dead or self.life.closed < math.inf
+
+    def start(self, delay: float) -> None:
+        """Run its program."""
+        self._spawn(self._run(delay))
+
+    def die(self) -> None:
+        """Nothing of it runs any more."""
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+        if self._store is not None:
+            client = self._store._client
+            client._over = True  # as after close(), but without a word
+            if client._coming_again is not None:
+                client._coming_again.cancel()
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        task = self.world.loop.create_task(coroutine)
+        self._tasks.append(task)
+        return task
+
+    async def _run(self, delay: float) -> None:
+        world = self.world
+        await asyncio.sleep(delay)
+        try:
+            self._store = await NativeStore.connect_by(
+                ADDRESS, world.loop.time() + 10.0, grace=self.life.grace, road=self._road
+            )
+        except TimeoutError:
+            self.life.closed = world.loop.time()
+            return
+        members = [
+            self._spawn(self._member(group, rank))
+            for group in world.groups.values()
+            for rank, slot in enumerate(group.slots)
+            if slot == self.slot
+        ]
+        if members:
+            await asyncio.wait(members)
+        self.life.closed = world.loop.time()
+        await self._store.close()
+
+    async def _road(self, address: Address, protocol: Callable[[], P]) -> P:
+        if self.life.is_dead:
+            raise ConnectionRefusedError("nothing of this process runs any more")
+        _, made = await self.world.network.connect(str(address), protocol, owner=self.life.name)
+        return made
+
+    async def _member(self, group: Group, rank: int) -> None:
+        world, size = self.world, len(group.slots)
+        assert self._store is not None
+        for _ in range(LIVES):
+            takeover, self._takeover = self._takeover, False
+            if world.random.random() < world.plan.mistakes / 4:
+                size += 1
+            seat = world.history.seat(self.life, group.name, rank, size, group.ttl, takeover)
+            seat.epoch = world.epochs[self._store._client._epoch]
+            seat_group = AsyncStatelessGroup(
+                rank, size, self._store, None, group.ttl,
+                group=group.name, store_timeout=world.random.choice((3.0, 10.0)),
+            )  # fmt: skip
+            member = Member(world, seat, seat_group)
+            world.members.append(member)
+            await member.run()
+            size = len(group.slots)
+            if not member.lost_peers or self._store._calls.is_lost:
+                return
 
 
 class World:
     """One run."""
 
-    def __init__(self, loop: SimLoop, chance: Random) -> None:
-        self.loop = loop
-        self.random = chance
-        self.network = SimNetwork(loop, chance)
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.plan = make_plan(self.random, journal=seed % JOURNALED == 1)
+        self.loop = SimLoop(max_steps=400_000, max_seconds=2000.0)
+        self.network = SimNetwork(self.loop, self.random, latency=self.plan.latency)
+        self.history = History(self.loop.time, self.network.note)
+        self.history.lowered = self.plan.lowered
+        self.groups = {group.name: group for group in self.plan.groups}
+        self.address = str(ADDRESS)
         self.counts: Counter[str] = Counter()
-        self.world_size = chance.choice((2, 2, 3, 3, 4))
-        self.grace = 0.4 if chance.random() < 0.15 else 5.0
-        self.lives = chance.choice((1, 1, 2))
-        self.lazy = chance.choice((0.02, 0.02, 0.2))
-        """Share of the calls after which a program does something else for seconds."""
-        ttl = 1.0 if chance.random() < 0.12 else 3600.0
-        names = ("one", "two") if chance.random() < 0.3 else ("one",)
-        share = 1.0 / len(names)
-        self.history = History({name: make_plan(chance, self.world_size, share, ttl) for name in names})
-        self.sessions: Sessions
-        self.server: StoreServer
-        self.faults = Faults(self)
-        self._live: dict[int, _Life] = {}
+        """What was done, and what it came to."""
+        self.remains: list[str] = []
+        """What was left when everybody had gone."""
+        disk = Random(f"disk {seed}")
+        self.lives: StoreLives = Journaled(self.network, disk, self.counts) if self.plan.journal else Forgetful()
+        self._server: StoreServer | None = None
+        self.epochs: dict[bytes, int] = {}
+        """The number of each store that there was, by what it calls itself."""
+        self.members: list[Member] = []
+        self._processes: list[Process] = []
+        self._coming = 0
+        self._is_calm = False
+        self._idle = asyncio.Event()
+        self._names: Counter[int] = Counter()
+        self._meetings: dict[tuple[str, int, int], tuple[set[int], asyncio.Event]] = {}
 
     async def run(self) -> None:
-        """All of it, until everybody has gone and the store has noticed."""
-        self.start_server()
-        faults = self.loop.create_task(self.faults.run())
-        try:
-            await asyncio.gather(*(self._rank(rank) for rank in range(self.world_size)))
-        finally:
-            faults.cancel()
-        await asyncio.wait([faults])
-        if not faults.cancelled():
-            faults.result()
-        await asyncio.sleep(self.grace + 15.0)
-        self._look_for_leftovers()
-        await self.server.close()
-        await asyncio.sleep(1.0)
-        self.history.left_over += [str(connection) for connection in self.network.connections]
+        """From the start of the store until everything is over."""
+        self._begin_server()
+        for slot in range(self.plan.processes):
+            self._process(slot, False).start(self.random.choice((0.0, 0.01, 0.3)) * self.random.random())
+        await Faults(self).run()
+        await self._all_over()
+        self.network.note("world", "calm")
+        self._is_calm = True
+        if self.lives.journal is not None:
+            self.lives.journal.when_failed = None
+        await asyncio.sleep(CALM_SECONDS + (RESTART_GRACE_SECONDS if self.history.restarts else 0.0))
+        for member in self.members:
+            member.note_join()
+        self._look_at_remains()
+        if self._server is not None:
+            await self._server.close()
+        await asyncio.sleep(3.0)
+        if self.network.connections:
+            self.remains.append(f"connections: {self.network.connections}")
 
-    def start_server(self) -> None:
-        """A store comes up, new and empty."""
-        self.server = StoreServer()
-        self.sessions = self.server.begin()
-        self.network.listen(str(ADDRESS), self.sessions.accept, owner="server")
+    # ------------------------------------------------------------------------------------------ for programs
 
-    def crash_server(self) -> None:
-        """The store is killed, and another one comes up at once."""
-        self.history.restarts.append(self.loop.time())
-        for life in self._live.values():
-            life.process.restarts += 1
-        self.network.kill("server")
-        self.sessions.close("nobody hears this")
-        self.start_server()
+    async def meet(self, seat: Seat, seconds: float) -> None:
+        """Wait for the others of a group to be done."""
+        ranks, met = self._meeting(seat)
+        self.gone(seat)
+        if len(ranks) < seat.world_size:
+            try:
+                async with asyncio.timeout(seconds):
+                    await met.wait()
+            except TimeoutError:
+                pass  # somebody hangs about; the drain goes on without him
 
-    @property
-    def processes(self) -> list[Process]:
-        """Those that live."""
-        return [life.process for life in self._live.values()]
+    def gone(self, seat: Seat) -> None:
+        """Nothing more comes from this seat."""
+        if seat.incarnation >= 0:
+            ranks, met = self._meeting(seat)
+            ranks.add(seat.rank)
+            if len(ranks) == seat.world_size:
+                met.set()
 
-    def crash(self, process: Process) -> None:
-        """A process is killed, if it lives."""
-        life = self._live.pop(process.number, None)
-        if life is not None:
-            life.crash()
+    def _meeting(self, seat: Seat) -> tuple[set[int], asyncio.Event]:
+        return self._meetings.setdefault(seat.key, (set(), asyncio.Event()))
 
-    def hang(self, process: Process) -> bool:
-        """Somebody takes a process for hung, and starts another one that takes its rank by force."""
-        life = self._live.get(process.number)
-        if life is None or life.given_up.is_set():
-            return False
-        process.replaced_at = self.loop.time()
-        life.given_up.set()
-        return True
+    # -------------------------------------------------------------------------------------------- for faults
 
-    async def _rank(self, rank: int) -> None:
-        """A rank's processes, one after the other; two at once where one is given up."""
-        takeover = False
-        hung: list[asyncio.Task[None]] = []
-        for _ in range(self.lives):
-            number = len(self.history.processes)
-            process = Process(number, rank, f"rank{rank}.{number}", self.grace)
-            self.history.processes.append(process)
-            life = self._live[number] = _Life(self, process, takeover)
-            task = self.loop.create_task(life.run())
-            given_up = self.loop.create_task(life.given_up.wait())
-            await asyncio.wait([task, given_up], return_when=asyncio.FIRST_COMPLETED)
-            given_up.cancel()
-            hung.append(task)
-            takeover = process.replaced_at < math.inf or (process.killed_at < math.inf and self.random.random() < 0.5)
-            if takeover:
-                process.replaced_at = min(process.replaced_at, self.loop.time())
-        await asyncio.gather(*hung)
-        self.history.retired[rank] = self.loop.time()
+    def any_process(self) -> Process | None:
+        """One that runs."""
+        running = [process for process in self._processes if not process.is_over]
+        return self.random.choice(running) if running else None
 
-    def _look_for_leftovers(self) -> None:
-        described, left = self.server.describe(), self.history.left_over
-        left += [f"{key}: {described[key]}" for key in ("groups", "rounds", "bytes", "members") if described[key]]
-        if len(self.sessions):
-            left.append(f"{len(self.sessions)} sessions")
-        left += [str(connection) for connection in self.network.connections]
+    def kill(self, process: Process) -> None:
+        """A process dies."""
+        self.network.kill(process.life.name)
+        self.history.died(process.life)
+        process.die()
+        for member in self.members:
+            if member.seat.life is process.life:
+                member.note_join()
+                self.gone(member.seat)
 
+    def come_back(self, process: Process, delay: float, *, takeover: bool | None = None) -> None:
+        """A new process in the place of another."""
+        if takeover is None:
+            takeover = self.random.random() < 0.3
+        self._process(process.slot, takeover).start(delay)
 
-class _Life:
-    """A process, while it lives."""
+    def crash(self, delay: float, since: float = math.inf) -> None:
+        """The store's process dies; it is started again after so many seconds. `since`: from when it was of no use."""
+        if self._server is None or self._is_calm:
+            return  # it is down, or the time for faults is over
+        server, self._server = self._server, None
+        self.network.kill(SERVER)
+        sessions = server._sessions
+        assert sessions is not None
+        sessions.close("it was killed")  # ends its timers; nothing leaves a dead process
+        self.lives.end()
+        now = self.loop.time()
+        outage = min(since, now), now + delay
+        if self.lives.journal is not None:
+            self.history.restarts.append(outage)
+        else:
+            self.history.crashes.append(now)
+        self.history.paused.append(outage)
+        self._coming += 1
+        self.loop.call_later(delay, self._start_again)
 
-    def __init__(self, world: World, process: Process, takeover: bool) -> None:
-        self.world = world
-        self.process = process
-        self.takeover = takeover
-        self.given_up = asyncio.Event()
-        self._store: NativeStore | None = None
-        self._main: asyncio.Task[None] | None = None
+    def fail_disk(self, delay: float) -> None:
+        """The disk refuses the next batch of the store's journal; after a while the store is put out, see `crash`."""
+        server, journal = self._server, self.lives.journal
+        if server is None or journal is None:
+            return
 
-    async def run(self) -> None:
-        """Until it ends or is killed."""
-        self._main = self.world.loop.create_task(self._play())
-        await asyncio.wait([self._main])
-        self.world._live.pop(self.process.number, None)
-        if self._store is not None and self.process.killed_at < math.inf:
-            await self._store.close()  # of a dead process nobody hears anything; this is to free what it had
-        if not self._main.cancelled():
-            self._main.result()
+        def put_out(since: float, left: list[SimTransport]) -> None:
+            self._coming -= 1
+            if server is self._server:
+                self.remains += [f"{end}, though the disk had failed" for end in left if not end.is_gone]
+                self.crash(delay, since)
 
-    def crash(self) -> None:
-        """It is killed: nothing that it does from here on reaches anybody."""
-        self.process.killed_at = self.world.loop.time()
-        self.world.network.kill(self.process.owner)
-        assert self._main is not None
-        self._main.cancel()
-        if self._store is not None:
-            self._store._client.close("it is dead")
+        def failed() -> None:
+            self._coming += 1
+            now = self.loop.time()
+            left = [end for end in self.network.endpoints(SERVER) if end.connection.span.opened <= now]
+            self.network.stop_serving(SERVER)
+            self.loop.call_later(PUT_OUT_SECONDS, put_out, now, left)
+            self.history.paused.append((now, now + PUT_OUT_SECONDS))
 
-    async def _play(self) -> None:
-        world, chance = self.world, self.world.random
-        deadline = world.loop.time() + PATIENCE
-        self._store = await NativeStore.connect_by(ADDRESS, deadline, grace=world.grace, road=self._road)
-        abort_after = 0.2 * chance.random() if chance.random() < 0.04 else None
-        parts = []
-        for name, plan in world.history.plans.items():
-            seat = Seat(self.process, name)
-            world.history.seats.append(seat)
-            group = AsyncStatelessGroup(
-                self.process.rank, plan.world_size, self._store, data_expiration_seconds=plan.ttl, group=name
-            )
-            parts.append(Part(world, seat, group).play(self.takeover, abort_after))
-        await asyncio.gather(*parts)
-        await self._store.close()
+        journal.when_failed = failed
 
-    async def _road(self, address: Address, protocol: Callable[[], P]) -> P:
-        transport, made = await self.world.network.connect(str(address), protocol, owner=self.process.owner)
-        self.process.connections += 1
-        if self.process.connections > 1:
-            self.world.counts["came back with calls under way" if self.process.under_way else "came back"] += 1
-        receive, waiting = transport.receive, self.process.on_bytes
+    def _start_again(self) -> None:
+        self._coming -= 1
+        self._begin_server()
 
-        def notice(data: bytearray, size: int) -> None:
-            callbacks = waiting[:]
-            waiting.clear()
-            for callback in callbacks:
-                callback()
-            receive(data, size)
+    # ------------------------------------------------------------------------------------------------ inside
 
-        transport.receive = notice  # type: ignore[method-assign]
-        return made
+    def _begin_server(self) -> None:
+        self._server, sessions = self.lives.begin(self.plan.limits)
+        self.epochs.setdefault(sessions.epoch, len(self.epochs))
+        self.network.listen(self.address, sessions.accept, owner=SERVER)
 
+    def _process(self, slot: int, takeover: bool) -> Process:
+        self._names[slot] += 1
+        life = self.history.life(f"p{slot}.{self._names[slot]}", self.plan.graces[slot])
+        process = Process(self, slot, life, takeover)
+        self._processes.append(process)
+        return process
 
-def play(seed: int, log: list[str] | None = None) -> tuple[World, str]:
-    """One run, and the hash of all that happened in it. `log`: gets a line for each event of the network.
+    async def _all_over(self) -> None:
+        while True:
+            tasks = [task for process in self._processes for task in process._tasks if not task.done()]
+            if not tasks and not self._coming:
+                return
+            if tasks:
+                await asyncio.wait(tasks)
+            else:
+                await asyncio.sleep(0.5)
 
-    Raises `Stuck` if it does not come to an end.
-    """
-    chance = Random(seed)
-    loop = SimLoop(max_seconds=3000.0, max_steps=400_000)
-    with nobody_in_particular(chance):
-        world = World(loop, chance)
-        world.network.log = log
-        try:
-            loop.run(world.run())
-            world.history.left_over += loop.leftovers()
-        finally:
-            loop.close()
-    world.history.left_over += [f"{f.message}: {f.exception!r}" for f in loop.failures]
-    return world, world.network.trace
+    def _look_at_remains(self) -> None:
+        server = self._server
+        assert server is not None
+        state = server.describe()
+        for name in ("groups", "rounds", "bytes", "members"):
+            if state[name]:
+                self.remains.append(f"{name}: {state[name]}")
+        sessions = server._sessions
+        if sessions is not None and len(sessions):
+            self.remains.append(f"sessions: {len(sessions)}")
+        engine = server._exchange.engine
+        for what, left in (
+            ("calls", len(engine._replies)),
+            ("tally", engine._groups.tally),
+            ("queue", len(engine._queue)),
+        ):
+            if left:
+                self.remains.append(f"{what}: {left}")

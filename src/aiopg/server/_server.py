@@ -90,7 +90,7 @@ class StoreServer:
         self._fsync: Literal["batch", "off"] = fsync
         self._journal: Journal | None = None
         self.failed = asyncio.Event()
-        """The journal cannot be written any more; the server has closed its connections and is to be closed."""
+        """The journal cannot be written any more; the server has cut its connections, takes none, is to be closed."""
         self._closed = False
 
     def __repr__(self) -> str:
@@ -149,23 +149,28 @@ class StoreServer:
             raise
         logger.info("serving on %s", self._bound)
 
-    def begin(self) -> Sessions:
+    def begin(self, journal: Journal | None = None) -> Sessions:
         """Be a store on the running loop without listening anywhere: whoever calls this brings the connections.
+
+        `journal`: an open one to keep, instead of one in the directory that was given; the server closes it.
 
         Raises what `start` raises for a journal. Blocks while the journal is read.
         """
-        if self._directory is None:
+        if journal is None and self._directory is None:
             self._sessions = Sessions(self._exchange, self.limits, secrets.token_bytes(16), None, self._tokens)
             return self._sessions
         # Here, because most stores have no journal and need none of this.
         from aiopg.server._scribe import Scribe
         from aiopg.server.journal import Journal
 
-        self._journal = Journal.open(self._directory, fsync=self._fsync)
-        scribe = Scribe(self._journal, self.limits, self._about)
+        if journal is None:
+            assert self._directory is not None
+            journal = Journal.open(self._directory, fsync=self._fsync)
+        self._journal = journal
+        scribe = Scribe(journal, self.limits, self._about)
         self._exchange = scribe.exchange
-        self._sessions = Sessions(self._exchange, self.limits, self._journal.epoch, scribe, self._tokens)
-        self._journal.on_failed = self._journal_failed
+        self._sessions = Sessions(self._exchange, self.limits, journal.epoch, scribe, self._tokens)
+        journal.on_failed = self._journal_failed
         return self._sessions
 
     def accept_tokens(self, token: Tokens) -> None:
@@ -193,8 +198,10 @@ class StoreServer:
 
     def _journal_failed(self, error: OSError) -> None:
         logger.error("the journal in %s cannot be written, so nothing more is promised: %s", self._directory, error)
+        if self._listener is not None:
+            self._listener.close()
         if self._sessions is not None:
-            self._sessions.close(f"the store's journal cannot be written: {error}")
+            self._sessions.close(f"the store's journal cannot be written: {error}", at_once=True)
         self.failed.set()
 
     async def close(self) -> None:

@@ -102,8 +102,11 @@ class Sessions:
         """A connection was made; the protocol for it."""
         return ServerConnection(self) if self._scribe is None else RecordedConnection(self, self._scribe)
 
-    def close(self, reason: str) -> None:
-        """End every connection, and every session: but those that are in a journal may go on at the next start."""
+    def close(self, reason: str, *, at_once: bool = False) -> None:
+        """End every connection, and every session: but those that are in a journal may go on at the next start.
+
+        `at_once`: what waits for the journal is not waited for, and never leaves.
+        """
         self._tick_timer.cancel()
         self._sweep_timer.cancel()
         self._processes.close()
@@ -114,7 +117,7 @@ class Sessions:
                 connection.close(reason)
             else:
                 connection.member = None
-                connection.finish(reason)
+                (connection.cut if at_once else connection.finish)(reason)
 
     def process_ended(self, pid: int, how: str) -> None:
         """A process of this host ended, says somebody who knows, and how: "was killed by SIGKILL"."""
@@ -296,7 +299,10 @@ class Sessions:
 
     def _end_overfull(self) -> None:
         for line in self.exchange.take_overfull():
-            self._end(self._members[line.id], "it does not take what is sent to it (outbox_frames, output_bytes)")
+            # One may be there twice. And the end of one is told to the others, which may be too much for them as well.
+            session = self._members.get(line.id)
+            if session is not None:
+                self._end(session, "it does not take what is sent to it (outbox_frames, output_bytes)")
 
     def _note_vacancy(self) -> None:
         if not self.exchange.engine.members:
