@@ -143,10 +143,12 @@ class StoreServer:
             self._sessions = Sessions(self._exchange, self.limits, secrets.token_bytes(16))
             return self._sessions
         # Here, because most stores have no journal and need none of this.
+        from aiopg.server._compactor import ChildCompactor
         from aiopg.server._scribe import Scribe
         from aiopg.server.journal import Journal
 
-        self._journal = Journal.open(self._directory, fsync=self._fsync)
+        compactor = ChildCompactor(self.limits, self._about)
+        self._journal = Journal.open(self._directory, fsync=self._fsync, compactor=compactor)
         scribe = Scribe(self._journal, self.limits, self._about)
         self._exchange = scribe.exchange
         self._sessions = Sessions(self._exchange, self.limits, self._journal.epoch, scribe)

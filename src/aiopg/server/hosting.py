@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import Literal, Protocol, TypeAlias, get_args
 
 import anyio
 
 from aiopg.errors import StoreLostError
 from aiopg.loops import LoopThread
+from aiopg.server._python import child_environment, module_command
 from aiopg.server._server import StoreServer
 from aiopg.server.listen import address_of
 
@@ -123,17 +123,14 @@ class _ProcessStore:
 
 
 def _spawn(listen_socket: socket.socket, ready: int, go: int) -> subprocess.Popen[bytes]:
-    # The child must import this very package, also where it was found through a changed sys.path.
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     fds = (listen_socket.fileno(), ready, go)
     return subprocess.Popen(
-        [sys.executable, "-m", "aiopg.server.child", *map(str, fds)],
+        module_command("aiopg.server.child", *map(str, fds)),
         pass_fds=fds,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # a terminal's Ctrl-C is for rank 0, also while the child starts
-        env=os.environ | {"PYTHONPATH": path},
+        env=child_environment(),
     )
 
 
