@@ -74,7 +74,7 @@ def start(module: str, call: str) -> subprocess.Popen[str]:
     """Another process that calls this function of a test file."""
     program = f"from tests.server import {module}; {module}.{call}"
     command = [sys.executable, "-X", "dev", "-c", program]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 class Gate:
