@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable
 from typing import Any
 
+import msgpack
 import pytest
 
-from aiopg._core.exchange import Exchange, Line
-from aiopg._core.frames import Body, FrameReceiver
+from aiopg._core.exchange import Exchange
+from aiopg._core.frames import Body
 from aiopg._core.limits import Limits
-from aiopg._core.messages import (
-    COLLECTIVES,
-    Abort,
-    Arrive,
-    Cancel,
-    Command,
-    Expire,
-    Inquire,
-    Join,
-    Leave,
-    Needs,
-    Put,
-    Status,
-    Take,
-    TakeBack,
-    Vacate,
-    Watch,
-)
-from aiopg._core.parts import join_parts
 from aiopg._core.records import (
     encode_away,
     encode_back,
@@ -42,107 +24,8 @@ from aiopg._core.records import (
     replay,
 )
 from aiopg._core.stategraph import VERSION, dump, load
-from aiopg._core.wire import decode_message, encode_message
-from aiopg.errors import ProtocolError
-
-LIMITS = Limits(mailbox_messages=6, waiting_calls=8, open_rounds=4)
-ABOUT = {"pid": 1}
-TAGS: list[int | str] = [0, "t"]
-
-
-class Life:
-    """One exchange under random inputs, each of which is recorded and then given, as a server does it."""
-
-    def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
-        self.exchange = Exchange(LIMITS, ABOUT)
-        self.records: list[bytes] = []
-        self.now = 100.0
-        self._last = 0
-        self._gone = 0
-        self._numbers: dict[tuple[bytes, int, object], int] = {}
-
-    def step(self) -> None:
-        """One more input."""
-        chance = self.chance
-        self.now += chance.choice((0.0, 0.01, 0.5))
-        lines = list(self.exchange.lines.values())
-        if len(lines) < 3:
-            self._gone += 1
-            id = bytes([self._gone]) * 16
-            self._record(encode_open(id, b"s" * 32, 5.0, [4711, 1, 2, "boot"], ("*",)))
-            self.exchange.open(id, b"s" * 32, 5.0, [4711, 1, 2, "boot"])
-            return
-        line = chance.choice(lines)
-        draw = chance.random()
-        if draw < 0.02:
-            self._record(encode_away(line.id))
-            self.exchange.away(line)
-        elif draw < 0.04:
-            line.attempt += 1
-            self._record(encode_back(line.id, line.attempt))
-            self.exchange.back(line)
-        elif draw < 0.045:
-            self._record(encode_end(line.id, "its process ended"))
-            self.exchange.end(line, "its process ended")
-        elif draw < 0.07:
-            self._record(encode_timer(self.now))
-            self.exchange.handle_timer(self.now)
-        elif draw < 0.12:
-            if count := self.exchange.receipts_held(line):
-                self._record(encode_confirm(line.id, count))
-                self.exchange.confirm(line, count)
-        else:
-            self._command(line, self._draw(line))
-
-    def _record(self, record: Body) -> None:
-        self.records.append(b"".join(record))
-
-    def _command(self, line: Line, command: Command) -> None:
-        streams = line.streams
-        ack = self.chance.randrange(streams.acknowledged, streams.sent + 1)
-        frame = FrameReceiver(LIMITS).receive_data(b"".join(encode_message(1, ack, command, 4096)))[0]
-        _, _, kind, fields, body = frame
-        streams.receive(streams.received + 1, ack)
-        self._record(encode_command(line.id, ack, kind, fields, body, self.now))
-        self.exchange.command(line, decode_message(frame), self.now)
-
-    def _draw(self, line: Line) -> Command:
-        chance = self.chance
-        self._last += 1
-        call, seat, tag, peer = self._last, chance.randrange(2), chance.choice(TAGS), chance.randrange(3)
-        body = (chance.randbytes(chance.choice((0, 3, 40_000))),)
-        older = chance.randrange(max(1, call - 12), call + 1)
-        rank = list(self.exchange.lines).index(line.id)
-        makes: list[Callable[[], Command]] = [
-            lambda: Join(call, seat, f"g{seat}", rank, 3, chance.choice((0.3, 50.0)), "me", chance.random() < 0.1),
-            lambda: Join(call, seat, f"g{seat}", rank, 3, 50.0, "me"),
-            lambda: Put(call, seat, peer, tag, body),
-            lambda: Put(call, seat, peer, tag, body),
-            lambda: Take(call, seat, peer, tag),
-            lambda: TakeBack(call, seat, peer, tag, older),
-            lambda: Cancel(older),
-            lambda: Inquire(call, older),
-            lambda: Watch(call, seat, chance.randrange(4)),
-            lambda: Expire(call, seat),
-            lambda: Status(call),
-            *[lambda: self._arrive(line, call, seat, tag)] * 6,
-        ]
-        if chance.random() < 0.03:
-            makes = [lambda: Leave(call, seat), lambda: Vacate(call, seat), lambda: Abort(call, seat, "enough")]
-        return chance.choice(makes)()
-
-    def _arrive(self, line: Line, call: int, seat: int, tag: Any) -> Arrive:
-        number = self._numbers[line.id, seat, tag] = self._numbers.get((line.id, seat, tag), 0) + 1
-        op = COLLECTIVES[number % 3] if self.chance.random() < 0.95 else "gather"
-        rank = list(self.exchange.lines).index(line.id)
-        if op == "broadcast":
-            gives = rank == 0
-            return Arrive(call, seat, tag, number, op, 0, "", Needs.NOTHING if gives else Needs.ROOT, gives, (b"b",))
-        needs = Needs.ALL_TOLD if rank == 0 and op == "barrier" else Needs.ALL
-        body = join_parts([b"x"] * 3) if self.chance.random() < 0.1 else (b"part",)
-        pieces = 0 if op == "barrier" else 3 if len(body) > 1 else 1
-        return Arrive(call, seat, tag, number, op, -1, "", needs, pieces, body if pieces else ())
+from aiopg.errors import ProtocolError, UsageError
+from tests.core.life import ABOUT, LIMITS, Life
 
 
 def whole(exchange: Exchange, now: float) -> bytes:
@@ -183,7 +66,7 @@ def test_what_is_replayed_or_loaded_goes_on_as_the_live_one(turn: int) -> None:
 
 def test_the_random_life_is_rich() -> None:
     """What is to be kept was there: waiting calls, messages, open rounds, receipts, errors, and those who watch."""
-    life = Life(7)
+    life = Life(13)
     most: dict[str, int] = {}
     for _ in range(3000):
         life.step()
@@ -220,13 +103,13 @@ def test_damage_is_told() -> None:
                 damaged[chance.randrange(min(len(damaged), 4000))] = chance.randrange(256)
         try:
             load(bytes(damaged), LIMITS, ABOUT)
-        except ProtocolError:
+        except (ProtocolError, UsageError):
             pass
     for record in (b"", b"\0\0\0\1\x90", b"\0\0\0\2\x91\x09", b"".join(encode_away(b"nobody")), b"\xff" * 20):
         with pytest.raises(ProtocolError, match="cannot be replayed"):
             replay(life.exchange, record)
     other = good.replace(bytes([0x94, VERSION]), bytes([0x94, VERSION + 1]), 1)
-    with pytest.raises(ProtocolError, match="version"):
+    with pytest.raises(UsageError, match="version"):
         load(other, LIMITS, ABOUT)
 
 
@@ -240,3 +123,82 @@ def test_the_limits_are_those_of_the_life_that_loads() -> None:
     assert loaded.engine._replies._waiting_calls == 70
     assert {line.streams._frames_limit for line in loaded.lines.values()} == {8000}
     assert loaded.engine._groups.limits is higher
+
+
+NOBODY, SOMEBODY = b"n" * 16, b"s" * 16
+
+
+def held_record(held: object) -> Body:
+    """A record that says which messages members hold."""
+    head = msgpack.packb((7, held))
+    return (len(head).to_bytes(4, "big") + head,)
+
+
+def open_record(**changed: Any) -> Body:
+    """A good record of a session that is opened, but for what is changed."""
+    process = [4711, 1, 2, "boot"]
+    fields: dict[str, Any] = {
+        "session": SOMEBODY,
+        "secret": b"s" * 32,
+        "grace": 5.0,
+        "process": process,
+        "scope": ("*",),
+    }
+    return encode_open(**fields | changed)
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (encode_timer(math.nan), "a time was expected, not nan"),
+        (encode_timer(math.inf), "a time was expected, not inf"),
+        (encode_command(SOMEBODY, 0, 1, b"", (), math.nan), "Error"),
+        (encode_command(SOMEBODY, -1, 1, b"", (), 1.0), "an integer from 0"),
+        (encode_command(SOMEBODY, 5, 1, b"", (), 1.0), "5 acknowledged, and only 0 sent"),
+        (encode_confirm(SOMEBODY, -1), "an integer from 1 to 0"),
+        (encode_confirm(SOMEBODY, 1), "an integer from 1 to 0"),
+        (encode_confirm(SOMEBODY, True), "an integer was expected"),
+        (encode_back(SOMEBODY, -3), "an integer from 2"),
+        (encode_back(SOMEBODY, 1), "an integer from 2"),
+        (encode_away(NOBODY), "KeyError"),
+        (encode_end(SOMEBODY, 7), "a text was expected"),  # type: ignore[arg-type]
+        (open_record(), "was opened already"),
+        (open_record(session=NOBODY, grace=math.nan), "seconds over 0 were expected, not nan"),
+        (open_record(session=NOBODY, grace=-1.0), "seconds over 0 were expected"),
+        (open_record(session="text"), "bytes were expected"),
+        (open_record(session=NOBODY, process=[4711]), "three integers and a text"),
+        (open_record(session=NOBODY, process=["4711", 1, 2, "boot"]), "three integers and a text"),
+        (held_record([SOMEBODY, -1]), "an integer from 0"),
+        (held_record([SOMEBODY, 1]), "1 acknowledged, and only 0 sent"),
+        (held_record([NOBODY, 0]), "KeyError"),
+        (held_record([SOMEBODY]), "ValueError"),
+        (held_record(None), "a list was expected"),
+    ],
+)
+def test_a_record_that_cannot_be_is_refused_and_says_why(record: Body, why: str) -> None:
+    """No number, time, name or shape that a store does not write is taken."""
+    exchange = Exchange(LIMITS, ABOUT)
+    replay(exchange, b"".join(open_record()))
+    with pytest.raises(ProtocolError, match=r"a record that cannot be replayed: .*" + why):
+        replay(exchange, b"".join(record))
+
+
+def test_a_snapshot_has_the_attributes_that_its_objects_have() -> None:
+    """One with another name, one too few or one too many is no snapshot: the error says of which class."""
+    life = Life(5)
+    for _ in range(300):
+        life.step()
+    good = b"".join(dump(life.exchange, life.now))
+    load(good, LIMITS, ABOUT)
+    size = int.from_bytes(good[:4], "big")
+    version, now, root, nodes = msgpack.unpackb(good[4 : 4 + size], strict_map_key=False)
+    objects = [node for node in nodes if node[0] in range(6, 1000)]
+    assert len({kind for kind, _ in objects}) > 10
+    for content in dict(objects).values():
+        for changed in ([*content, "extra", 1], content[2:], ["__class__", *content[1:]], [*content[:2], *content]):
+            before = list(content)
+            content[:] = changed
+            graph = msgpack.packb([version, now, root, nodes])
+            with pytest.raises(ProtocolError, match="with other attributes than it has"):
+                load(len(graph).to_bytes(4, "big") + graph + good[4 + size :], LIMITS, ABOUT)
+            content[:] = before

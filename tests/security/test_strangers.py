@@ -278,7 +278,8 @@ async def test_another_user_is_put_out_even_where_the_file_lets_him_in(tmp_path:
 
 def _greet_as_nobody(path: str) -> bytes:
     code = (
-        "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+        "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534);"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
         "s.sendall(b'aipg\\r\\n\\x1a\\x00\\0\\1\\0\\1' + bytes(52)); sys.stdout.buffer.write(s.recv(8))"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code, path], stdout=-1, stderr=-3, check=False)

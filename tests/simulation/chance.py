@@ -14,6 +14,7 @@ from random import Random
 from unittest.mock import patch
 
 from aiopg import processes
+from aiopg._core import compaction
 from aiopg.client import _client, _dial
 from aiopg.processes import ProcessIdentity
 from aiopg.server import _scribe
@@ -45,7 +46,7 @@ def seeded(chance: Random, clock: Callable[[], float], plan: Plan) -> Iterator[N
         (processes, "own_identity", _nobody),
         (_client, "own_identity", _nobody),
         (_dial, "Limits", lambda: plan.member_limits),
-        (_scribe, "ROTATE_BYTES", plan.rotate_bytes),
+        (compaction, "ROTATE_BYTES", plan.rotate_bytes),
         (_scribe, "BACKLOG_BYTES", plan.backlog_bytes),
     ]
     disabled = logging.root.manager.disable

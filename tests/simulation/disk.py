@@ -19,7 +19,9 @@ from random import Random
 from typing import NamedTuple, TypeAlias
 
 from aiopg._core import journal as core
+from aiopg._core.compaction import compact
 from aiopg._core.frames import Body, Buffer, body_size
+from aiopg._core.limits import Limits
 from tests.simulation.loop import SimLoop
 
 __all__ = ["SNAPSHOT_SECONDS", "Disk", "DiskJournal"]
@@ -111,9 +113,10 @@ def _deletions_in_any_order(steps: list[Step], random: Random) -> list[Step]:
 class DiskJournal:
     """What a server keeps on a disk: the same face as `aiopg.server.journal.Journal`."""
 
-    def __init__(self, loop: SimLoop, disk: Disk, random: Random, *, sync: bool, note: Note) -> None:
-        """Opens what is there, as after any crash. Raises `JournalCorruptError`."""
+    def __init__(self, loop: SimLoop, disk: Disk, random: Random, limits: Limits, *, sync: bool, note: Note) -> None:
+        """Opens what is there, as after any crash; `limits`: of the server. Raises `JournalCorruptError`."""
         self._loop, self._disk, self._random, self._sync, self._note = loop, disk, random, sync, note
+        self._limits = limits
         recovery = self._recovery = core.recover(list(disk.files), disk.read)
         self.on_written: Callable[[], None] = lambda: None
         self.on_failed: Callable[[OSError], None] = lambda error: None
@@ -128,11 +131,12 @@ class DiskJournal:
         self.has_snapshot = recovery.snapshot > 0
         self.written = 0
         self.size = recovery.size
+        self.snapshot_bytes = len(self.snapshot or b"")
         self.backlog = 0
         self._position = 0
         self._pending: list[Step] = []
         self._batch: list[Step] | None = None
-        self._snapshot: list[Step] | None = None
+        self._compaction_is_due = False
         self._rotation: list[Step] | None = None
         self._flush_is_due = False
         self._slow_until = 0.0
@@ -153,7 +157,7 @@ class DiskJournal:
     @property
     def rotating(self) -> bool:
         """Whether a snapshot is being written."""
-        return self._snapshot is not None or self._rotation is not None
+        return self._compaction_is_due or self._rotation is not None
 
     def append(self, pieces: Body) -> int:
         """Queue a record; its position, which counts up from 1. After a failure it is dropped."""
@@ -162,19 +166,14 @@ class DiskJournal:
         self._position += 1
         return self._position
 
-    def rotate(self, snapshot: Iterable[Buffer]) -> None:
-        """Begin the next log with a snapshot."""
+    def rotate(self) -> None:
+        """Begin the next log, and have a snapshot made of what was before."""
         assert not self.rotating
         if self._failed:
             return
         self._queue((self._encoder.seal(),))
         self._begin_log(self._number + 1)
-        name = core.file_name(core.Kind.SNAPSHOT, self._number)
-        parts = core.encode_snapshot(self._number, self.epoch, tuple(snapshot))
-        self._snapshot = [
-            *(Append(name + UNFINISHED, b"".join(part)) for part in parts),
-            Rename(name + UNFINISHED, name),
-        ]
+        self._compaction_is_due = True
         self.size = core.HEADER_BYTES
 
     async def close(self) -> None:
@@ -255,7 +254,7 @@ class DiskJournal:
         self._note("disk", f"holds {position} {size}")
         self.backlog -= size
         grew, self.written = position > self.written, position
-        if self._snapshot is not None and core.file_name(core.Kind.LOG, self._number) in self._disk.files:
+        if self._compaction_is_due and core.file_name(core.Kind.LOG, self._number) in self._disk.files:
             self._begin_snapshot()
         self._flush()
         if grew:
@@ -264,15 +263,21 @@ class DiskJournal:
     def _fail(self, batch: list[Step], then: Callable[[], object]) -> None:
         self._failed = True
         self._disk.make_some(batch)
-        self._pending, self._snapshot = [], None
+        self._pending, self._compaction_is_due = [], False
         self._note("disk", "fails")
         self.on_failed(OSError(errno.ENOSPC, "No space left on device"))
         then()
 
     def _begin_snapshot(self) -> None:
-        assert self._snapshot is not None
         old = [name for name in self._disk.files if (parsed := core.parse_name(name)) and parsed[1] < self._number]
-        self._rotation, self._snapshot = [*self._snapshot, *map(Delete, old)], None
+        found, read = core.recover(old, self._disk.read), self._disk.read
+        pieces = compact(core.read_snapshot(found, read), core.read_records(found, read), self._limits, {})
+        self.snapshot_bytes = sum(map(len, pieces))
+        name = core.file_name(core.Kind.SNAPSHOT, self._number)
+        parts = core.encode_snapshot(self._number, self.epoch, pieces)
+        written = [Append(name + UNFINISHED, b"".join(part)) for part in parts]
+        self._rotation = [*written, Rename(name + UNFINISHED, name), *map(Delete, old)]
+        self._compaction_is_due = False
         self._loop.call_later(self._random.uniform(*SNAPSHOT_SECONDS), self._rotated)
         self.on_rotation()
 

@@ -55,7 +55,7 @@ class Journaled:
 
     def begin(self, limits: Limits) -> tuple[StoreServer, Sessions]:
         network = self._network
-        journal = DiskJournal(network.loop, self._disk, self._random, sync=self._sync, note=network.note)
+        journal = DiskJournal(network.loop, self._disk, self._random, limits, sync=self._sync, note=network.note)
         self._counts["a journal recovered"] += journal.was_there
         self._counts["a torn tail cut"] += journal.torn is not None
         self._counts["a snapshot loaded"] += journal.has_snapshot

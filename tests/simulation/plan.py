@@ -75,7 +75,7 @@ class Plan:
     journal: bool
     """Whether the store keeps one."""
     rotate_bytes: int
-    """When it makes a snapshot, see `aiopg.server._scribe`."""
+    """When it makes a snapshot, see `aiopg._core.compaction`."""
     backlog_bytes: int
     """When its members have to wait for its disk."""
 

@@ -8,13 +8,17 @@ body is that of a command and empty for the others::
     2 away      session                         5 end       session, reason
     3 command   session, acknowledgement, kind, fields of the head (see `wire`), now
     6 timer     now
+    7 held      [session, count, session, count, ...]
 
 Given to an exchange in their order they make it what it was. A command's record holds the acknowledgement that came
 with it, so that a replay does not pile up what members had in hand long ago; it counts as received, as its frame did.
+Acknowledgements that came by themselves are in no record, but those that count are told in a `held` before a snapshot
+is made: else what idle members received last, and acknowledged, would be in every one.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 
 import msgpack
@@ -31,12 +35,13 @@ __all__ = [
     "encode_command",
     "encode_confirm",
     "encode_end",
+    "encode_held",
     "encode_open",
     "encode_timer",
     "replay",
 ]
 
-OPEN, BACK, AWAY, COMMAND, CONFIRM, END, TIMER = range(7)
+OPEN, BACK, AWAY, COMMAND, CONFIRM, END, TIMER, HELD = range(8)
 
 _LENGTH = struct.Struct(">I")
 
@@ -76,6 +81,15 @@ def encode_timer(now: float) -> Body:
     return _record((TIMER, now))
 
 
+def encode_held(exchange: Exchange) -> Body:
+    """How many of its messages each member is known to hold."""
+    held: list[object] = []
+    for line in exchange.lines.values():
+        if line.streams.acknowledged:
+            held += (line.id, line.streams.acknowledged)
+    return _record((HELD, held))
+
+
 def replay(exchange: Exchange, record: bytes) -> float | None:
     """Give a recorded input to an exchange; the engine's time that it says, None if it says none.
 
@@ -98,38 +112,67 @@ def _record(head: tuple[object, ...]) -> Body:
 def _apply(exchange: Exchange, kind: int, fields: list[object], body: Body) -> float | None:
     if kind == TIMER:
         (now,) = fields
-        exchange.handle_timer(_float(now))
-        return _float(now)
+        exchange.handle_timer(_time(now))
+        return _time(now)
+    if kind == HELD:
+        (held,) = fields
+        _hold(exchange, held)
+        return None
     session, *rest = fields
     if kind == OPEN:
-        secret, grace, process, scope = rest
-        if type(process) is not list or type(scope) is not list or not all(type(name) is str for name in scope):
-            raise TypeError(f"process and scope are lists, not {process!r:.100} and {scope!r:.100}")
-        exchange.open(_bytes(session), _bytes(secret), _float(grace), process, tuple(scope))
+        _open(exchange, _bytes(session), rest)
         return None
     line = exchange.lines[_bytes(session)]
     if kind == COMMAND:
         return _command(exchange, line, rest, body)
     if kind == BACK:
-        line.attempt = _int(rest[0])
+        (attempt,) = rest
+        line.attempt = _int(attempt, line.attempt + 1)
         exchange.back(line)
     elif kind == AWAY:
+        _nothing(rest)
         exchange.away(line)
     elif kind == CONFIRM:
-        exchange.confirm(line, _int(rest[0]))
+        (count,) = rest
+        exchange.confirm(line, _int(count, 1, len(line.receipts)))
     elif kind == END:
-        exchange.end(line, str(rest[0]))
+        (reason,) = rest
+        exchange.end(line, _text(reason))
     else:
         raise ValueError(f"no input has kind {kind}")
     return None
 
 
+def _open(exchange: Exchange, session: bytes, rest: list[object]) -> None:
+    secret, grace, process, scope = rest
+    if session in exchange.lines:
+        raise ValueError(f"session {session.hex()} was opened already")
+    if type(process) is not list or [type(part) for part in process] not in ([], [int, int, int, str]):
+        raise TypeError(f"a process is nothing, or three integers and a text, not {process!r:.100}")
+    if type(scope) is not list or not all(type(name) is str for name in scope):
+        raise TypeError(f"a scope is texts, not {scope!r:.100}")
+    exchange.open(session, _bytes(secret), _grace(grace), process, tuple(scope))
+
+
 def _command(exchange: Exchange, line: Line, rest: list[object], body: Body) -> float:
     ack, kind, fields, now = rest
-    line.streams.receive(line.streams.received + 1, _int(ack))
-    message = decode_message((0, 0, _int(kind), _bytes(fields), body if body_size(body) else ()))
-    exchange.command(line, message, _float(now))
-    return _float(now)
+    line.streams.receive(line.streams.received + 1, _int(ack, 0))
+    message = decode_message((0, 0, _int(kind, 0), _bytes(fields), body if body_size(body) else ()))
+    exchange.command(line, message, _time(now))
+    return _time(now)
+
+
+def _hold(exchange: Exchange, held: object) -> None:
+    if type(held) is not list:
+        raise TypeError(f"a list was expected, not {held!r:.100}")
+    for session, count in zip(held[::2], held[1::2], strict=True):
+        streams = exchange.lines[_bytes(session)].streams
+        streams.note_acknowledgement(_int(count, streams.acknowledged))
+
+
+def _nothing(rest: list[object]) -> None:
+    if rest:
+        raise ValueError(f"nothing more was expected, not {rest!r:.100}")
 
 
 def _bytes(value: object) -> bytes:
@@ -138,13 +181,27 @@ def _bytes(value: object) -> bytes:
     return value
 
 
-def _int(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError(f"an integer was expected, not {value!r:.100}")
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise TypeError(f"a text was expected, not {value!r:.100}")
     return value
 
 
-def _float(value: object) -> float:
-    if type(value) is not float:
-        raise TypeError(f"seconds were expected, not {value!r:.100}")
+def _int(value: object, least: int, most: float = math.inf) -> int:
+    if type(value) is not int:
+        raise TypeError(f"an integer was expected, not {value!r:.100}")
+    if not least <= value <= most:
+        raise ValueError(f"an integer from {least} to {most} was expected, not {value}")
+    return value
+
+
+def _time(value: object) -> float:
+    if type(value) is not float or not math.isfinite(value):
+        raise ValueError(f"a time was expected, not {value!r:.100}")
+    return value
+
+
+def _grace(value: object) -> float:
+    if type(value) is not float or not value > 0:
+        raise ValueError(f"seconds over 0 were expected, not {value!r:.100}")
     return value

@@ -9,8 +9,9 @@ later is in the snapshot by itself::
     node    [kind, content]: a list, tuple, deque, dict or set, an object of a class of `_CLASSES`, or an error
     value   None, bool, int, float, str as they are; [0, n] node n; [1, offset, length] bytes; [2] the store's limits
 
-The set of classes is closed: a snapshot can make nothing but the parts of an exchange. Payloads are not copied when it
-is written. What carries a session (`Line.carrier`) is not part of the state.
+The set of classes is closed, and so is that of each one's attributes: a snapshot can make nothing but the parts of an
+exchange, and makes them whole. Payloads are not copied when it is written. What carries a session (`Line.carrier`) is
+not part of the state.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgpack
@@ -26,7 +28,7 @@ from aiopg import errors
 from aiopg._core import engine, exchange, groups, history, mailboxes, messages, replies, round, rounds, session
 from aiopg._core.frames import Buffer
 from aiopg._core.limits import Limits
-from aiopg.errors import AiopgError, Outcome, ProtocolError
+from aiopg.errors import AiopgError, Outcome, ProtocolError, UsageError
 
 __all__ = ["VERSION", "dump", "load"]
 
@@ -71,7 +73,10 @@ def dump(state: exchange.Exchange, now: float) -> list[Buffer]:
 
 
 def load(data: Buffer, limits: Limits, about: Mapping[str, object]) -> tuple[exchange.Exchange, float]:
-    """The exchange of a snapshot, and the engine's time at which it was made. Raises `ProtocolError`."""
+    """The exchange of a snapshot, and the engine's time at which it was made.
+
+    Raises `ProtocolError` for what is no snapshot, and `UsageError` for one of another version.
+    """
     view = memoryview(data)
     try:
         (size,) = _LENGTH.unpack_from(view)
@@ -80,13 +85,26 @@ def load(data: Buffer, limits: Limits, about: Mapping[str, object]) -> tuple[exc
             graph, strict_map_key=False, unicode_errors="surrogatepass", max_array_len=2**31
         )
         if version != VERSION:
-            raise ProtocolError(f"a snapshot of version {version}, and this program reads version {VERSION}")
+            raise UsageError(f"the journal's snapshot has version {version}; this aiopg reads version {VERSION}")
         state = _Reader(nodes, view[_LENGTH.size + size :], limits, about).read(root)
     except _SENSELESS as error:
         raise ProtocolError(f"not a snapshot: {error!r}") from error
     if not isinstance(state, exchange.Exchange) or type(now) is not float:
         raise ProtocolError("not a snapshot of an exchange")
     return state, now
+
+
+@cache
+def _declared() -> dict[type[Any], list[str]]:
+    """The attributes that an object of each class has, sorted: its slots, or what its `__init__` makes."""
+    declared = {cls: [name for base in cls.__mro__ for name in getattr(base, "__slots__", ())] for cls in _CLASSES}
+    limits = Limits()
+    state, streams = exchange.Exchange(limits, {}), session.Session(limits)
+    heart, life = state.engine, groups.Incarnation(state.engine._groups, "", 1, 1)
+    of_life = (life, life.history, life.mailboxes, life.rounds)
+    for sample in (state, streams, heart, heart._replies, heart._groups, *of_life):
+        declared[type(sample)] = _attributes(sample)
+    return {cls: sorted(set(names) - _NOT_STATE.get(cls, frozenset())) for cls, names in declared.items()}
 
 
 def _attributes(value: object) -> list[str]:
@@ -213,6 +231,8 @@ class _Reader:
 
     def _fill(self, made: Any, kind: int, content: list[Any]) -> None:
         if kind >= _OBJECT:
+            if sorted(content[::2]) != _declared()[type(made)]:
+                raise ValueError(f"{type(made).__name__} with other attributes than it has: {content[::2]!r:.500}")
             for name, value in zip(content[::2], content[1::2], strict=True):
                 setattr(made, name, self.value(value))
             if isinstance(made, engine.Engine):

@@ -16,7 +16,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from aiopg._core.exchange import Exchange, Line
+from aiopg._core.compaction import is_due, restore
+from aiopg._core.exchange import Line
 from aiopg._core.frames import Received
 from aiopg._core.limits import Limits
 from aiopg._core.records import (
@@ -25,18 +26,14 @@ from aiopg._core.records import (
     encode_command,
     encode_confirm,
     encode_end,
+    encode_held,
     encode_open,
     encode_timer,
-    replay,
 )
-from aiopg._core.stategraph import dump, load
 from aiopg.server._connection import RecordedConnection
 from aiopg.server.journal import Journal
 
 __all__ = ["Scribe"]
-
-ROTATE_BYTES = 64 * 1024 * 1024
-"""A snapshot is made when the logs since the last one are so long, and twice as long as it was."""
 
 BACKLOG_BYTES = 64 * 1024 * 1024
 """Nothing more is read from members while so much waits for the disk; below half of it reading goes on."""
@@ -48,20 +45,11 @@ class Scribe:
     def __init__(self, journal: Journal, limits: Limits, about: Mapping[str, object]) -> None:
         """Replays what the journal holds. Blocks as long as that takes.
 
-        Raises `JournalCorruptError` or `ProtocolError` if the journal makes no sense.
+        Raises `JournalCorruptError` if the journal makes no sense.
         """
         self.journal = journal
         self._loop = asyncio.get_running_loop()
-        now = 0.0
-        snapshot = journal.snapshot
-        if snapshot is None:
-            self.exchange = Exchange(limits, about)
-        else:
-            self.exchange, now = load(snapshot, limits, about)
-        self._snapshot_bytes = len(snapshot or b"")
-        for record in journal.records:
-            now = max(replay(self.exchange, record) or now, now)
-        self.exchange.take_overfull()
+        self.exchange, now = restore(journal.snapshot, journal.records, limits, about)
         self._ahead = now - self._loop.time()
         self.frame: Received | None = None
         """The frame that is being acted on."""
@@ -123,11 +111,10 @@ class Scribe:
                 connection.pause_reading(True)
 
     def rotate_in_time(self) -> None:
-        """Begin a new log with a snapshot if the logs have grown long."""
-        if self.journal.size > max(ROTATE_BYTES, 2 * self._snapshot_bytes) and not self.journal.rotating:
-            snapshot = dump(self.exchange, self.now())
-            self._snapshot_bytes = sum(map(len, snapshot))
-            self.journal.rotate(snapshot)
+        """Have the journal begin a new log, and make a snapshot, if the logs have grown long."""
+        if is_due(self.journal.size, self.journal.snapshot_bytes) and not self.journal.rotating:
+            self._position = self.journal.append(encode_held(self.exchange))
+            self.journal.rotate()
 
     def _written(self) -> None:
         waiting, written = self._waiting, self.journal.written

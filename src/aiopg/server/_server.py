@@ -160,12 +160,14 @@ class StoreServer:
             self._sessions = Sessions(self._exchange, self.limits, secrets.token_bytes(16), None, self._tokens)
             return self._sessions
         # Here, because most stores have no journal and need none of this.
+        from aiopg.server._compactor import ChildCompactor
         from aiopg.server._scribe import Scribe
         from aiopg.server.journal import Journal
 
         if journal is None:
             assert self._directory is not None
-            journal = Journal.open(self._directory, fsync=self._fsync)
+            compactor = ChildCompactor(self.limits, self._about)
+            journal = Journal.open(self._directory, fsync=self._fsync, compactor=compactor)
         self._journal = journal
         scribe = Scribe(journal, self.limits, self._about)
         self._exchange = scribe.exchange

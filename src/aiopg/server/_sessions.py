@@ -92,8 +92,6 @@ class Sessions:
         self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         for line in exchange.lines.values():
             self._expect(line)
-        if scribe is not None:
-            scribe.rotate_in_time()  # a server that is killed again and again must come to it too
 
     def __len__(self) -> int:
         return len(self._members)

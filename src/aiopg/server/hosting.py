@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import Literal, Protocol, TypeAlias, get_args
 
 import anyio
@@ -17,6 +16,7 @@ from aiopg import tokens
 from aiopg.errors import StoreLostError, UsageError
 from aiopg.loops import LoopThread
 from aiopg.server import _exposure
+from aiopg.server._python import child_environment, module_command
 from aiopg.server._server import StoreServer
 from aiopg.server.listen import address_of
 
@@ -136,22 +136,19 @@ class _ProcessStore:
 def _spawn(
     listen_socket: socket.socket, ready: int, go: int, token: str | None, insecure: bool
 ) -> subprocess.Popen[bytes]:
-    # The child must import this very package, also where it was found through a changed sys.path.
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    variables = {"PYTHONPATH": path}
+    environment = child_environment()
     if token is not None:
-        variables[tokens.VARIABLE] = token  # which only this user can read, other than a command line
+        environment[tokens.VARIABLE] = token  # which only this user can read, other than a command line
     if insecure:
-        variables[_exposure.VARIABLE] = "1"
+        environment[_exposure.VARIABLE] = "1"
     fds = (listen_socket.fileno(), ready, go)
     return subprocess.Popen(
-        [sys.executable, "-m", "aiopg.server.child", *map(str, fds)],
+        module_command("aiopg.server.child", *map(str, fds)),
         pass_fds=fds,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # a terminal's Ctrl-C is for rank 0, also while the child starts
-        env=os.environ | variables,
+        env=environment,
     )
 
 

@@ -1,6 +1,7 @@
-"""The server's journal on disk: a directory of its own, its files, group commit and snapshots.
+"""The server's journal on disk: a directory of its own, group commit and snapshots.
 
-Theory of operation. What is in the files says `aiopg._core.journal`; how it gets there says this module.
+Theory of operation. What is in the files says `aiopg._core.journal`, in which order they are made and deleted
+`_journal_files`; when that is done says this module.
 
 - `append` only queues a record. All records of one pass of the event loop make one batch, which is written by one
   system call; a batch is durable as a whole, and then `on_written` is called. Nothing may leave the server that
@@ -9,50 +10,39 @@ Theory of operation. What is in the files says `aiopg._core.journal`; how it get
   any signal, and not the host's.
 - `fsync="batch"`: a batch is written and synced in a thread; what is appended meanwhile is the next batch. It
   survives a power cut. The loop never waits for a disk.
-- `rotate` begins the next log and writes a snapshot in a thread of its own, so that no batch waits for it. The order
-  is what makes a crash at any point harmless: the old log gets its end mark, the next log is there, the snapshot is
-  written beside, synced and renamed, the directory is synced, and only then the old files are deleted.
+- `rotate` begins the next log, which costs no more than a record. Then a child process reads what is before that log,
+  the snapshot and the complete logs, replays it and writes the next snapshot (`_compactor`). So the state of the server
+  is never copied or walked through on its loop. What goes wrong in the child loses nothing, is logged, and is tried
+  again when the log is as long again.
+- Damage that the child finds in the complete logs does not stop the server: its own state is good. It is told as an
+  error, each time, and means that the store cannot be started from this directory again: see to it that its groups come
+  to an end, then start it on a new one. Until then the logs stay, and grow.
+- At `open` a long log is compacted first, by the server itself: one that is killed again and again would never do it.
 - A write that fails ends the journal: what of it reached the disk is not known, and a sync that failed once may say
   yes the next time without having written. `on_failed` is called once, and nothing is written or reported any more.
 
-One server at a time: the directory is locked (flock) as long as the journal is open; a dead server holds no lock.
+One server at a time: the directory is locked as long as the journal is open; a dead server holds no lock.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import logging
-import os
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from aiopg._core import journal as core
-from aiopg._core.frames import Body, Buffer, body_size
-from aiopg.errors import JournalCorruptError, UsageError
+from aiopg._core.frames import Body, body_size
+from aiopg.errors import UsageError
+from aiopg.server._compactor import CompactionError, Compactor
+from aiopg.server._journal_files import JournalFiles, Part, snapshot_size
 
 __all__ = ["Journal"]
 
 logger = logging.getLogger("aiopg.server.journal")
-
-LOCK = "journal.lock"
-UNFINISHED = ".unfinished"  # ends the name of a snapshot that is being written
-
-IOV_MAX = 1024
-"""Buffers that Linux takes in one system call."""
-
-
-class _Part(NamedTuple):
-    """Buffers for one log, in order."""
-
-    number: int
-    buffers: list[Buffer]
 
 
 class Journal:
@@ -64,38 +54,41 @@ class Journal:
         epoch: 16 bytes, one life of the server's state; as old as the directory.
         torn: what was cut off the end of the newest log at open, None if nothing.
         written: position up to which records are durable as the mode promises; 0 at open.
-        size: bytes in the logs since the last snapshot, those not yet written too.
+        size: bytes in the logs since the last snapshot that was made or tried, those not yet written too.
+        snapshot_bytes: bytes of the last snapshot, 0 if there is none.
         backlog: bytes appended and not yet written. The owner bounds it: it knows who has to wait.
     """
 
-    def __init__(self, files: _Files, recovery: core.Recovery) -> None:
+    def __init__(self, files: JournalFiles, recovery: core.Recovery, compactor: Compactor) -> None:
         self.on_written: Callable[[], None] = lambda: None
         self.on_failed: Callable[[OSError], None] = lambda error: None
         self.epoch = files.epoch
         self.torn: core.Torn | None = recovery.torn
         self.written = 0
         self.size = recovery.size
+        self.snapshot_bytes = snapshot_size(files.directory, recovery.snapshot)
         self.backlog = 0
         self._files = files
         self._recovery = recovery
+        self._compactor = compactor
         self._number = files.number
         count = recovery.count if files.number == recovery.newest else 0
         self._encoder = core.RecordEncoder(self._number, self.epoch, count)
         self._position = 0
-        self._parts = [_Part(self._number, [])]  # what is to be written; the last one is open
-        self._snapshot: Sequence[Buffer] | None = None  # waits until its log has begun
-        self._executor = ThreadPoolExecutor(2, "aiopg-journal")  # never more than one batch and one snapshot
+        self._parts = [Part(self._number, [])]  # what is to be written; the last one is open
+        self._compaction_is_due = False  # it waits until its log has begun
+        self._executor = ThreadPoolExecutor(2, "aiopg-journal")  # never more than one batch and one compaction
         self._batch: asyncio.Future[None] | None = None
-        self._rotation: asyncio.Future[None] | None = None
+        self._compaction: asyncio.Future[int] | None = None
         self._flush_is_due = False
         self._failed = False
         self._closed: asyncio.Future[None] | None = None
 
     @classmethod
-    def open(cls, directory: Path, *, fsync: Literal["batch", "off"]) -> Journal:
+    def open(cls, directory: Path, *, fsync: Literal["batch", "off"], compactor: Compactor) -> Journal:
         """Open the journal in `directory`, or begin one there. Blocks: every byte of it is read and checked.
 
-        The directory is made if it is not there, and only its owner may enter it.
+        The directory is made if it is not there, and only its owner may enter it. `compactor` makes the snapshots.
 
         Raises:
             UsageError: another server has it open; it holds other things than a journal; a newer aiopg wrote it.
@@ -104,12 +97,12 @@ class Journal:
         """
         if fsync not in ("batch", "off"):
             raise ValueError(f'fsync must be "batch" or "off", not {fsync!r}')
-        files = _Files(directory, sync=fsync == "batch")
+        files = JournalFiles(directory, sync=fsync == "batch")
         try:
-            recovery = files.recover()
+            recovery = files.compact_if_due(files.recover(), compactor.fold)
             if recovery.torn is not None:
                 logger.warning("%s: cut a torn tail off %s, at byte %d, %d bytes", directory, *recovery.torn)
-            return cls(files, recovery)
+            return cls(files, recovery, compactor)
         except BaseException:
             files.close()
             raise
@@ -120,19 +113,17 @@ class Journal:
 
         Like `records` it is there until the first `rotate`.
         """
-        with self._files.named():
-            return core.read_snapshot(self._recovery, self._files.read)
+        return self._files.snapshot(self._recovery)
 
     @property
     def records(self) -> Iterator[bytes]:
         """Bodies of the records found at open behind the snapshot, in order, read from disk log by log."""
-        with self._files.named():
-            yield from core.read_records(self._recovery, self._files.read)
+        return self._files.records(self._recovery)
 
     @property
     def rotating(self) -> bool:
-        """Whether a snapshot is being written."""
-        return self._snapshot is not None or self._rotation is not None
+        """Whether a snapshot is being made."""
+        return self._compaction_is_due or self._compaction is not None
 
     def append(self, pieces: Body) -> int:
         """Queue a record, whose body is `pieces` joined; its position, which counts up from 1.
@@ -152,11 +143,11 @@ class Journal:
         self._position += 1
         return self._position
 
-    def rotate(self, snapshot: Iterable[Buffer]) -> None:
-        """Begin the next log with a snapshot: the state after all that was appended so far, nobody will change it.
+    def rotate(self) -> None:
+        """Begin the next log, and have a snapshot made of all that was appended so far.
 
-        Returns at once; `rotating` until it is on disk and the old files are deleted. Raises `UsageError` if a
-        rotation is under way or the journal was closed.
+        Returns at once; `rotating` until the snapshot is on disk and the old files are deleted, or that has failed.
+        Raises `UsageError` if a rotation is under way or the journal was closed.
         """
         if self._closed is not None or self.rotating:
             raise UsageError("the journal was closed" if self._closed is not None else "a rotation is under way")
@@ -165,18 +156,20 @@ class Journal:
         self._parts[-1].buffers.append(self._encoder.seal())
         self._number += 1
         self._encoder = core.RecordEncoder(self._number, self.epoch)
-        self._parts.append(_Part(self._number, []))
-        self._snapshot = tuple(snapshot)
+        self._parts.append(Part(self._number, []))
+        self._compaction_is_due = True
         self.size = core.HEADER_BYTES
         self._schedule()
 
     async def close(self) -> None:
-        """Write what was appended, finish a rotation under way, unlock the directory. Closing twice is fine.
+        """Write what was appended, give up a snapshot under way, unlock the directory. Closing twice is fine.
 
         A cancelled close goes on by itself. After a failure it only unlocks.
         """
         if self._closed is None:
             self._closed = asyncio.get_running_loop().create_future()
+            self._compaction_is_due = False
+            self._compactor.stop()
             self._flush()
             self._settle()
         await asyncio.shield(self._closed)
@@ -193,7 +186,7 @@ class Journal:
         self._flush_is_due = False
         if self._batch is not None or not self._is_dirty:
             return
-        parts, self._parts = self._parts, [_Part(self._number, [])]
+        parts, self._parts = self._parts, [Part(self._number, [])]
         position, size = self._position, self.backlog
         if self._files.sync:
             self._batch = asyncio.get_running_loop().run_in_executor(self._executor, self._files.commit, parts)
@@ -223,27 +216,48 @@ class Journal:
         grew = position > self.written
         self.written = position
         self.backlog -= size
-        if self._snapshot is not None and self._files.number == self._number:
-            snapshot, self._snapshot = self._snapshot, None
-            write = partial(self._files.write_snapshot, self._number, snapshot)
-            self._rotation = asyncio.get_running_loop().run_in_executor(self._executor, write)
-            self._rotation.add_done_callback(self._rotation_ended)
+        if self._compaction_is_due and self._files.number == self._number:
+            self._compaction_is_due = False
+            run = partial(self._compact, self._number)
+            self._compaction = asyncio.get_running_loop().run_in_executor(self._executor, run)
+            self._compaction.add_done_callback(self._compaction_ended)
         self._flush()
         self._settle()
         if grew:
             self.on_written()
 
-    def _rotation_ended(self, rotation: asyncio.Future[None]) -> None:
-        self._rotation = None
-        if (error := rotation.exception()) is not None:
-            self._fail(error)
+    def _compact(self, number: int) -> int:
+        """In a thread: have the snapshot made; its size."""
+        self._compactor.run(self._files.directory, number)
+        return snapshot_size(self._files.directory, number)
+
+    def _compaction_ended(self, compaction: asyncio.Future[int]) -> None:
+        self._compaction = None
+        error = compaction.exception()
         self._settle()
+        if error is None:
+            self.snapshot_bytes = compaction.result()
+        elif not isinstance(error, CompactionError | OSError):
+            raise error  # a program error: the loop's exception handler shows it
+        elif self._closed is None:
+            self._tell(error)
+
+    def _tell(self, error: CompactionError | OSError) -> None:
+        if isinstance(error, CompactionError) and error.damaged:
+            logger.error(
+                "%s: no server can be started from this journal again, while this one goes on, with all in memory; "
+                "end its groups and start on a new directory: %s",
+                self._files.directory,
+                error,
+            )
+        else:
+            logger.error("%s: no snapshot was made, which loses nothing: %s", self._files.directory, error)
 
     def _fail(self, error: BaseException | None) -> None:
         """Nothing is written any more. None: it failed before, and this is the end of what was under way."""
         first, self._failed = not self._failed, True
-        self._parts = [_Part(self._number, [])]
-        self._snapshot = None
+        self._parts = [Part(self._number, [])]
+        self._compaction_is_due = False
         self._settle()
         if error is not None and not isinstance(error, OSError):
             raise error  # not the disk's doing: the loop's exception handler shows it
@@ -253,148 +267,8 @@ class Journal:
 
     def _settle(self) -> None:
         """Let go of everything if closed and nothing is under way."""
-        if self._closed is None or self._closed.done() or self._batch or self._rotation or self._is_dirty:
+        if self._closed is None or self._closed.done() or self._batch or self._compaction or self._is_dirty:
             return
         self._executor.shutdown(wait=False)
         self._files.close()
         self._closed.set_result(None)
-
-
-class _Files:
-    """The directory and its files. Everything blocks; `commit` and `write_snapshot` may run at the same time."""
-
-    def __init__(self, directory: Path, *, sync: bool) -> None:
-        self.directory = directory
-        self.sync = sync
-        self.epoch = b""
-        self.number = 0  # of the log that is written to
-        self._log = -1
-        self._lock = self._make_and_lock()
-
-    def recover(self) -> core.Recovery:
-        """Read all, then make ready to write: nothing is changed if it raises `JournalCorruptError`."""
-        with self.named():
-            recovery = core.recover(os.listdir(self.directory), self.read)
-        self.epoch = recovery.epoch or secrets.token_bytes(16)
-        for number in range(recovery.first, recovery.newest + 1):
-            self.number = number
-            self._open_log()
-            if number == recovery.newest:
-                os.ftruncate(self._log, recovery.end)
-            if self.sync:
-                # A server that was killed, or had fsync="off", left it to the kernel; from now on we promise it.
-                os.fsync(self._log)
-        number = max(recovery.newest + recovery.sealed, 1)
-        if number != self.number or not recovery.end:
-            self._begin(number)
-        _sync_directory(self.directory)
-        self._delete_before(recovery.first)
-        return recovery
-
-    def commit(self, parts: list[_Part]) -> None:
-        """Write a batch, and sync it if that is the mode."""
-        for number, buffers in parts:
-            if number != self.number:
-                self._begin(number)
-            _write(self._log, buffers)
-        if self.sync:
-            os.fdatasync(self._log)
-
-    def write_snapshot(self, number: int, pieces: Iterable[Buffer]) -> None:
-        """Write a snapshot, whose log is there, then delete all that is older. It is synced in either mode."""
-        path = self.directory / core.file_name(core.Kind.SNAPSHOT, number)
-        unfinished = path.with_name(path.name + UNFINISHED)
-        file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            for buffers in core.encode_snapshot(number, self.epoch, pieces):
-                _write(file, list(buffers))
-                os.fdatasync(file)
-        finally:
-            os.close(file)
-        os.rename(unfinished, path)
-        _sync_directory(self.directory)
-        self._delete_before(number)
-
-    def read(self, name: str) -> bytes:
-        """The whole content of a file."""
-        return (self.directory / name).read_bytes()
-
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Errors from in here name the file with its directory."""
-        try:
-            yield
-        except JournalCorruptError as error:
-            raise JournalCorruptError(str(self.directory / error.file), error.offset, error.reason) from error
-
-    def close(self) -> None:
-        """Close the log and unlock the directory."""
-        if self._log >= 0:
-            os.close(self._log)
-        os.close(self._lock)
-
-    def _make_and_lock(self) -> int:
-        try:
-            self.directory.mkdir(mode=0o700, parents=True)
-        except FileExistsError:
-            names = os.listdir(self.directory)
-            if names and not any(name == LOCK or core.parse_name(name) for name in names):
-                # Somebody's directory, named by mistake: it must not get our files and our permissions.
-                raise UsageError(f"{self.directory} holds other things than a journal; name a new directory") from None
-        else:
-            _sync_directory(self.directory.parent)
-        lock = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.chmod(self.directory, 0o700)
-        except OSError as error:
-            os.close(lock)
-            if error.errno != errno.EWOULDBLOCK:
-                raise
-            raise UsageError(f"the journal in {self.directory} is open in another server") from error
-        return lock
-
-    def _begin(self, number: int) -> None:
-        """Make log `number` and write to it from here on."""
-        if self.sync and self._log >= 0:
-            os.fdatasync(self._log)
-        self.number = number
-        self._open_log()
-        _write(self._log, [core.encode_header(core.Kind.LOG, number, self.epoch)])
-        if self.sync:
-            os.fdatasync(self._log)
-            _sync_directory(self.directory)
-
-    def _open_log(self) -> None:
-        path = self.directory / core.file_name(core.Kind.LOG, self.number)
-        before, self._log = self._log, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if before >= 0:
-            os.close(before)
-
-    def _delete_before(self, number: int) -> None:
-        """Delete what is older than snapshot `number`, and snapshots that were never finished."""
-        for name in os.listdir(self.directory):
-            parsed = core.parse_name(name.removesuffix(UNFINISHED))
-            if parsed is not None and (parsed[1] < number or name.endswith(UNFINISHED)):
-                (self.directory / name).unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    """What was made, renamed or deleted in it is on disk."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write(file: int, buffers: list[Buffer]) -> None:
-    """Write all of it. `buffers` is used up."""
-    start = 0
-    while start < len(buffers):
-        count = os.writev(file, buffers[start : start + IOV_MAX])
-        while start < len(buffers) and count >= len(buffers[start]):
-            count -= len(buffers[start])
-            start += 1
-        if count:
-            buffers[start] = memoryview(buffers[start])[count:]
