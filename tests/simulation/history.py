@@ -179,6 +179,10 @@ class History:
         seat.calls.append(call)
         return call
 
+    def numbered(self, number: object) -> Call | None:
+        """The call with this number, if there is one."""
+        return self.calls[number] if type(number) is int and 0 <= number < len(self.calls) else None
+
     def begin(self, call: Call, timeout: float) -> Attempt:
         """It makes it, or makes it again."""
         now = self.now()

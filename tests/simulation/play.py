@@ -10,6 +10,7 @@ from tests.simulation.chance import seeded
 from tests.simulation.checker import check
 from tests.simulation.loop import Stuck
 from tests.simulation.probes import probed
+from tests.simulation.reach import count
 from tests.simulation.view import View
 from tests.simulation.world import World
 
@@ -54,22 +55,10 @@ def play(seed: int, *, trace: bool = False) -> Outcome:
     wrong += [f"remains: {what}" for what in world.remains]
     if not wrong:
         wrong += check(View(world.history, world.network.spans))
-    _count(world, counts)
+    counts.update(world.counts)
+    count(world.history, counts)
     log = world.network.log or []
     if trace:
         attempts = sorted((a for call in world.history.calls for a in call.attempts), key=lambda a: a.started)
         log = [*log, str(world.plan), *map(str, attempts)]
     return Outcome(seed, world.network.trace, wrong, counts, log)
-
-
-def _count(world: World, counts: Counter[str]) -> None:
-    counts.update(world.counts)
-    for call in world.history.calls:
-        counts[f"call: {call.op}"] += 1
-        for attempt in call.attempts:
-            counts["attempts"] += 1
-            counts[f"outcome: {attempt.outcome}"] += 1
-            if attempt.error is not None:
-                counts[f"error: {type(attempt.error).__name__}"] += 1
-        if len(call.attempts) > 1 and call.last.outcome == "ok":
-            counts[f"made again: {call.op}"] += 1

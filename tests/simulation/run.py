@@ -4,7 +4,7 @@
     python -m tests.simulation.run --seed S [--trace]         one seed; all that happens, line by line
 
 For each seed in which anything was wrong it prints what, and the command that replays it. Over `ENOUGH` seeds or more
-it is a failure as well if a fault, an error class or a place in the product (`probes`) was never reached.
+it is a failure as well if anything that must be reached (`reach`) never was.
 """
 
 from __future__ import annotations
@@ -17,32 +17,15 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from tests.simulation.plan import COLLECTIVES, FAULTS
 from tests.simulation.play import Outcome, play, replay_command
-from tests.simulation.probes import PLACES
+from tests.simulation.reach import REQUIRED
 
-__all__ = ["ENOUGH", "REQUIRED", "Summary", "play_seeds", "play_range"]
+__all__ = ["ENOUGH", "Summary", "describe", "play_range", "play_seeds"]
 
 ENOUGH = 2000
 CHUNK = 100
 SHOWN = 20
 """As many wrong seeds are shown."""
-
-ERRORS = (
-    "CollectiveMismatchError", "DataExpiredError", "FencedError", "GroupAbortedError", "GroupClosedError",
-    "GroupTimeoutError", "PayloadTooLargeError", "PeerLostError", "RankConflictError", "StoreFullError",
-    "StoreLostError", "WorldSizeMismatchError",
-)  # fmt: skip
-CALLS = (*COLLECTIVES, "send", "recv", "join", "abort", "expire_data", "events", "close")
-
-REQUIRED = (
-    *PLACES,
-    *(f"fault: {name}" for name in FAULTS),
-    *(f"error: {name}" for name in ERRORS),
-    *(f"call: {name}" for name in CALLS),
-    *(f"made again: {name}" for name in (*COLLECTIVES, "send", "recv", "join")),
-    *(f"outcome: {name}" for name in ("ok", "error", "cancelled", "died")),
-)
 
 
 @dataclass(slots=True)

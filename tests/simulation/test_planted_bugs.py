@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.planted import BUGS, LIMIT, find
+from tests.simulation.bugs import BUGS
+from tests.simulation.planted import LIMIT, find
 from tests.simulation.play import play
 
 pytestmark = pytest.mark.timeout(600)

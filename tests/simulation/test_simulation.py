@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from aiopg import errors
+from aiopg.errors import AiopgError
 from tests.simulation.play import play
+from tests.simulation.reach import ELSEWHERE, ERRORS
 from tests.simulation.run import ENOUGH, Summary, describe, play_seeds
 
 pytestmark = pytest.mark.timeout(300)  # a chunk takes a few seconds, and minutes on a machine that is busy
@@ -53,6 +56,14 @@ def test_all_that_can_go_wrong_went_wrong() -> None:
     if _all.seeds < ENOUGH:
         pytest.skip(f"only {_all.seeds} seeds were run by this process")
     assert not _all.unreached, f"from seed {BASE}"
+
+
+def test_every_class_of_error_is_reached_or_has_its_place_elsewhere() -> None:
+    """No error is forgotten."""
+    classes = [
+        name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, AiopgError)
+    ]
+    assert sorted(classes) == sorted([*ERRORS, *ELSEWHERE])
 
 
 @pytest.mark.parametrize("seed", REGRESSIONS)

@@ -36,8 +36,7 @@ class View:
 
     def call(self, number: object) -> Call | None:
         """The call that gave a payload with this number."""
-        calls = self.history.calls
-        return calls[number] if type(number) is int and 0 <= number < len(calls) else None
+        return self.history.numbered(number)
 
     def peers(self, seat: Seat, rank: int) -> list[Seat]:
         """Who had this rank in the same life."""

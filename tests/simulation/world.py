@@ -127,6 +127,7 @@ class World:
         self.random = Random(seed)
         self.plan = make_plan(self.random, journal=seed % JOURNALED == 1)
         self.loop = SimLoop(max_steps=400_000, max_seconds=2000.0)
+        self.loop.set_debug(False)  # a stack for each handle takes most of the time, and every run can be played again
         self.network = SimNetwork(self.loop, self.random, latency=self.plan.latency)
         self.history = History(self.loop.time, self.network.note)
         self.history.lowered = self.plan.lowered
@@ -289,7 +290,9 @@ class World:
 
     def _look_at_remains(self) -> None:
         server = self._server
-        assert server is not None
+        if server is None:
+            self.remains.append("nothing: the store did not come up again")
+            return
         state = server.describe()
         for name in ("groups", "rounds", "bytes", "members"):
             if state[name]:
