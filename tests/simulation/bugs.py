@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 from weakref import WeakKeyDictionary
 
-from aiopg._core import records
+from aiopg._core import compaction, records
 from aiopg._core.engine import Engine
 from aiopg._core.exchange import Exchange
 from aiopg._core.mailboxes import Mailboxes
@@ -24,7 +24,6 @@ from aiopg._core.wire import decode_message
 from aiopg.client._client import Client
 from aiopg.errors import PeerLostError
 from aiopg.link import Link
-from aiopg.server import _scribe
 from aiopg.server._scribe import Scribe
 from aiopg.stores._calls import DeadlinePassedError, Waiter
 from aiopg.stores._incoming import Incoming
@@ -235,7 +234,7 @@ def a_record_is_not_replayed() -> AbstractContextManager[None]:
         with _patched(Mailboxes, put=lambda *args: None):
             return records.replay(exchange, record)
 
-    return _both(_sessions_that_notice_nothing(), _patched(_scribe, replay=replay_without_messages))
+    return _both(_sessions_that_notice_nothing(), _patched(compaction, replay=replay_without_messages))
 
 
 def _sessions_that_notice_nothing() -> AbstractContextManager[None]:
