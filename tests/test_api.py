@@ -42,11 +42,22 @@ POSITIONAL = {
     "subgroup": "ranks name=None",
 }
 KEYWORDS = {
-    "create": {"group", "token", "ssl", "listen_socket", "codec", "reconnect_grace", "store_host", "takeover"},
+    "create": {
+        "group",
+        "token",
+        "ssl",
+        "insecure",
+        "listen_socket",
+        "codec",
+        "reconnect_grace",
+        "store_host",
+        "takeover",
+    },
     "connect": {
         "rank",
         "world_size",
         "group",
+        "token",
         "data_expiration_seconds",
         "store_timeout",
         "codec",
