@@ -29,6 +29,11 @@ class Program:
         """The next line of its output."""
         return self.stdout.readline().decode().rstrip("\n")
 
+    def error_line(self) -> str:
+        """The next line of its standard error."""
+        assert self._process.stderr is not None
+        return self._process.stderr.readline().decode().rstrip("\n")
+
     def send(self, signum: int) -> None:
         """Send it a signal."""
         self._process.send_signal(signum)

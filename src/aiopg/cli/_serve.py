@@ -102,7 +102,9 @@ async def _wait_for_the_end(server: StoreServer, signals: AsyncIterator[signal.S
 def _read_tokens_again(server: StoreServer, token_file: str) -> None:
     """The tokens of the file from here on; those from before where it is not in order."""
     try:
-        server.accept_tokens(read_tokens(token_file))
+        tokens = read_tokens(token_file)
+        server.accept_tokens(tokens)
+        print(f"aiopg serve: {len(tokens)} tokens from {token_file} are accepted from here on", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"aiopg serve: the tokens stay as they were: {error}", file=sys.stderr)
 
