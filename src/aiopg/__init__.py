@@ -41,6 +41,7 @@ from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall
 from aiopg.server import StoreServer
 from aiopg.stores import Store, open_store
 from aiopg.sync import StatelessGroup
+from aiopg.tls import Tls
 from aiopg.tokens import Token
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "open_store",
     "Limits",
     "Token",
+    "Tls",
     # codecs
     "Codec",
     "MsgpackCodec",

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from socket import socket as Socket
-from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -21,6 +20,7 @@ from aiopg.loops import LoopThread
 from aiopg.server.hosting import StoreHost
 from aiopg.stores import Store, open_store
 from aiopg.stores.base import Tag
+from aiopg.tls import Encryption
 
 __all__ = ["StatelessGroup"]
 
@@ -100,7 +100,7 @@ class StatelessGroup:
         *,
         group: str = "default",
         token: str | None = None,
-        ssl: SSLContext | None = None,
+        ssl: Encryption | None = None,
         insecure: bool = False,
         listen_socket: Socket | None = None,
         codec: Codec | None = None,
@@ -127,6 +127,7 @@ class StatelessGroup:
         world_size: int,
         group: str = "default",
         token: str | None = None,
+        ssl: Encryption | None = None,
         data_expiration_seconds: float = 3600,
         store_timeout: float = DEFAULT_TIMEOUT,
         codec: Codec | None = None,
@@ -137,7 +138,7 @@ class StatelessGroup:
         return cls._made_by(
             f"aiopg group rank {rank}",
             lambda: AsyncStatelessGroup.connect(
-                url, rank=rank, world_size=world_size, group=group, token=token,
+                url, rank=rank, world_size=world_size, group=group, token=token, ssl=ssl,
                 data_expiration_seconds=data_expiration_seconds, store_timeout=store_timeout, codec=codec,
                 reconnect_grace=reconnect_grace, takeover=takeover,
             ),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from aiopg import __version__
-from aiopg.cli import _demo, _run, _serve, _token
+from aiopg.cli import _certs, _demo, _run, _serve, _token
 from aiopg.loops import fast_loop
 
 __all__ = ["main"]
@@ -45,6 +45,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"aiopg {__version__}")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for module in (_serve, _run, _demo, _token):
+    for module in (_serve, _run, _demo, _token, _certs):
         module.add_parser(commands)
     return parser

@@ -13,6 +13,7 @@ import anyio
 
 from aiopg.errors import AddressInUseError, JournalCorruptError, StoreUnreachableError, UsageError
 from aiopg.server import StoreServer
+from aiopg.tls import Tls
 from aiopg.tokens import read_tokens
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="ask members for a token of this file (one a line; SIGHUP reads it again); else for that of AIOPG_TOKEN",
     )
+    parser.add_argument("--tls-cert", metavar="FILE", help="serve with TLS, and this certificate (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", help="its private key (PEM)")
+    parser.add_argument("--tls-ca", metavar="FILE", help="ask members for a certificate of this authority (PEM)")
     parser.add_argument(
         "--insecure", action="store_true", help="serve without token where other hosts can reach the address"
     )
@@ -61,8 +65,10 @@ async def serve(options: argparse.Namespace) -> int:
     with anyio.open_signal_receiver(*heeded) as signals:
         try:
             tokens = None if options.token_file is None else read_tokens(options.token_file)
+            named = any((options.tls_cert, options.tls_key, options.tls_ca))
             server = StoreServer(
                 options.host, options.port, path=path, token=tokens, insecure=options.insecure,
+                ssl=Tls(options.tls_cert, options.tls_key, options.tls_ca) if named else None,
                 journal=options.journal, fsync=options.fsync,
             )  # fmt: skip
             await server.start()

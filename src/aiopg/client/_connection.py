@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ssl
 from typing import TYPE_CHECKING
 
 from aiopg._core.handshake import REFUSED_LOGIN, login_proofs, pack_hello, parse_welcome
@@ -11,17 +12,29 @@ from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Failed, Goodbye, Message, Opened, Withdrawn
 from aiopg.errors import AuthenticationError, ProtocolError
 from aiopg.link import Link
+from aiopg.tls import channel_binding
 
 if TYPE_CHECKING:
     from aiopg.client._client import Client
 
-__all__ = ["ClientConnection", "SessionOverError"]
+__all__ = ["CertificateRefusedError", "ClientConnection", "SessionOverError"]
+
+CERTIFICATE_REFUSED = "the store refuses this member's certificate, or misses it"
 
 
 class SessionOverError(Exception):
     """The store does not have this session any more, and says so: no other connection will bring it back.
 
     Never leaves `client`.
+    """
+
+
+class CertificateRefusedError(ConnectionError):
+    """Over TLS the store ended the connection before it said a word.
+
+    In TLS 1.3 a client has done its part before the server has looked at its certificate (RFC 8446, section 4.4.2), and
+    Python's servers do not say why they end a handshake. So it is taken for a refusal when a session is opened; who
+    comes again tries on, since a store that is killed in that moment looks the same. Never leaves `client`.
     """
 
 
@@ -33,6 +46,7 @@ class ClientConnection(Link):
         self._client = client
         self._hello = pack_hello(nonce)
         self._welcome = b""
+        self._has_tls = False
         self._proof_awaited = b""  # what the store must say to prove that it knows the token
         self._settled = asyncio.Event()  # open, or never going to be
         self._why_not_open: Exception | None = None
@@ -52,7 +66,13 @@ class ClientConnection(Link):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._has_tls = transport.get_extra_info("ssl_object") is not None
         self.write((self._hello,))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, ssl.SSLError) and not self._settled.is_set():
+            self._why_not_open = CertificateRefusedError(f"{CERTIFICATE_REFUSED}: {exc.reason or exc}")
+        super().connection_lost(exc)
 
     def preamble_received(self, data: bytes) -> None:
         welcome = parse_welcome(data)
@@ -62,7 +82,7 @@ class ClientConnection(Link):
         token = self._client.token
         if welcome.asks_token and token:
             assert self._transport is not None
-            proofs = login_proofs(token, self._hello, data, b"")
+            proofs = login_proofs(token, self._hello, data, channel_binding(self._transport))
             self._proof_awaited = proofs.store
             self.write((proofs.member,))
             self.await_login()
@@ -119,6 +139,10 @@ class ClientConnection(Link):
         super().protocol_broken(error)
 
     def closed(self, reason: str, final: bool) -> None:
+        if not self._welcome and self._has_tls:
+            self._why_not_open = self._why_not_open or CertificateRefusedError(CERTIFICATE_REFUSED)
+        elif not self._welcome:
+            reason += ", before it said a word (a store with TLS needs ssl=)"
         # Also where it has just been opened: whoever waits in wait_open() has not seen it open yet.
         self._why_not_open = self._why_not_open or ConnectionError(reason)
         self._settled.set()

@@ -7,13 +7,14 @@ import errno
 import math
 import random
 import socket
+import ssl
 
 from aiopg._core.limits import Limits
 from aiopg.address import Address
 from aiopg.client._client import Client
-from aiopg.client._connection import SessionOverError
+from aiopg.client._connection import CertificateRefusedError, SessionOverError
 from aiopg.client._road import Road, take_road
-from aiopg.errors import ProtocolError, StoreUnreachableError
+from aiopg.errors import AuthenticationError, ProtocolError, StoreUnreachableError
 
 __all__ = ["GRACE_SECONDS", "dial", "dial_once"]
 
@@ -41,7 +42,7 @@ async def dial(
         road: how to get there.
 
     Raises:
-        AuthenticationError: at once: store and member do not share a token.
+        AuthenticationError: at once: store and member do not share a token, or one refuses the other's certificate.
         StoreUnreachableError: at once where no waiting helps: unknown host, no route, something that is no store.
         TimeoutError: it was not up by the deadline; the text says what the last attempt met.
     """
@@ -84,6 +85,14 @@ async def dial_once(
         raise StoreUnreachableError(name, error.reason) from error
     except SessionOverError as error:
         raise ConnectionError(str(error)) from error  # it is just ending, or full: a moment later it may not be
+    except CertificateRefusedError as error:
+        raise AuthenticationError(name, str(error)) from error
+    except ssl.SSLCertVerificationError as error:
+        raise AuthenticationError(
+            name, f"this member refuses the store's certificate: {error.verify_message}"
+        ) from error
+    except ssl.SSLError as error:
+        raise StoreUnreachableError(name, f"no TLS connection can be made: {error.reason or error}") from error
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise ConnectionError(f"the host name does not resolve yet: {error}") from error

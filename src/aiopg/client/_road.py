@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from aiopg.address import Address
 from aiopg.liveness import keep_alive, limit_unanswered
+from aiopg.tls import SHUTDOWN_SECONDS
 
 __all__ = ["Road", "take_road"]
 
@@ -23,11 +25,12 @@ class Road(Protocol):
         """Connect, and give the connection to a new protocol. Raises `OSError`."""
 
 
-async def take_road(address: Address, protocol: Callable[[], P]) -> P:
+async def take_road(address: Address, protocol: Callable[[], P], tls: ssl.SSLContext | None = None) -> P:
     """Connect to `address`, and give the connection to a new protocol. Cancelling leaves no connection behind.
 
     Every address of a name is tried, in the resolver's order. The kernel is asked to tell when the other host is gone
-    (`liveness`). Raises `OSError`, `socket.gaierror` included.
+    (`liveness`). With `tls` it is encrypted, but on a unix socket. Raises `OSError`, `socket.gaierror` and
+    `ssl.SSLError` included.
     """
     # The loop makes the socket. One that is handed to uvloop (sock=) and then lost or cancelled before
     # create_connection returns has its descriptor closed and stays open as an object, which would close another's.
@@ -41,7 +44,20 @@ async def take_road(address: Address, protocol: Callable[[], P]) -> P:
         if len(target) == 4 and target[3]:
             host += f"%{target[3]}"  # a link-local address means something on its own link only
         try:
-            transport, made = await loop.create_connection(protocol, host, address.port)
+            transport, made = await loop.create_connection(
+                protocol,
+                host,
+                address.port,
+                ssl=tls,
+                server_hostname=address.host if tls is not None else None,
+                ssl_shutdown_timeout=SHUTDOWN_SECONDS if tls is not None else None,
+            )
+        except ssl.SSLError:
+            raise  # somebody is there, and the other addresses of the name are no better
+        except ConnectionError as error:
+            # Without a number it was not the kernel that refused: somebody is there who wants no such handshake.
+            last = error if error.errno or tls is None else ConnectionError("the other end ended the TLS handshake")
+            continue
         except OSError as error:
             last = error
             continue

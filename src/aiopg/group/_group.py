@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-import ssl
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from aiopg.group._messages import Messages
 from aiopg.group._rendezvous import PAUSE_SECONDS, Access, find_store, found_store
 from aiopg.server.hosting import HostedStore, StoreHost, check_host
 from aiopg.stores import open_store
+from aiopg.tls import Encryption
 from aiopg.tokens import member_token
 
 __all__ = ["AsyncStatelessGroup"]
@@ -74,7 +74,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         *,
         group: str = "default",
         token: str | None = None,
-        ssl: ssl.SSLContext | None = None,
+        ssl: Encryption | None = None,
         insecure: bool = False,
         listen_socket: socket.socket | None = None,
         codec: Codec | None = None,
@@ -98,7 +98,8 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
             store_timeout: seconds for forming the group, and the default timeout of its calls.
             group: name of the group on the store.
             token: what every rank and the store must know; if not given, that of AIOPG_TOKEN in the environment.
-            ssl: encryption; not in this version, must be None.
+            ssl: encryption: `aiopg.Tls`, or on other ranks than 0 an `ssl.SSLContext` too. If not given, that of
+                AIOPG_TLS_CERT, AIOPG_TLS_KEY and AIOPG_TLS_CA in the environment.
             insecure: rank 0 only: whether to serve without token where other hosts can reach the address.
             listen_socket: rank 0 only: a bound, listening socket to serve on; it is taken over and closed here.
             codec: how objects become bytes, the same on every rank; `MsgpackCodec()` if not given.
@@ -125,9 +126,10 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         check_name(group)
         check_expiration(data_expiration_seconds)
         check_host(store_host)
-        _refuse_encryption(ssl)
         member_token(token)
-        access = Access(check_grace(reconnect_grace), token, insecure)
+        access = Access(check_grace(reconnect_grace), token, ssl, insecure)
+        if rank == 0:
+            access.admission  # noqa: B018 (raises what is wrong with it before anything is begun)
         _check_address(port, rank, world_size, listen_socket)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + check_timeout(store_timeout)
@@ -170,6 +172,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         world_size: int,
         group: str = "default",
         token: str | None = None,
+        ssl: Encryption | None = None,
         data_expiration_seconds: float = 3600,
         store_timeout: float = DEFAULT_TIMEOUT,
         codec: Codec | None = None,
@@ -180,8 +183,8 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
 
         Args:
             url: `aiopg://host:port`, `unix:///path` or `memory://name`.
-            rank, world_size, group, token, data_expiration_seconds, store_timeout, codec, reconnect_grace, takeover:
-                as for `create`.
+            rank, world_size, group, token, ssl, data_expiration_seconds, store_timeout, codec, reconnect_grace,
+                takeover: as for `create`.
 
         Raises: as `create`; `StoreUnreachableError` also if no store is there within store_timeout.
         """
@@ -190,7 +193,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         check_expiration(data_expiration_seconds)
         grace = check_grace(reconnect_grace)
         deadline = asyncio.get_running_loop().time() + check_timeout(store_timeout)
-        store = await open_store(url, timeout=store_timeout, grace=grace, token=token)
+        store = await open_store(url, timeout=store_timeout, grace=grace, token=token, ssl=ssl)
         made = cls(
             rank, world_size, store, None, data_expiration_seconds,
             group=group, codec=codec, store_timeout=store_timeout,
@@ -260,11 +263,6 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         made._leaves_last = self._leaves_last
         await made.join()
         return made
-
-
-def _refuse_encryption(ssl: ssl.SSLContext | None) -> None:
-    if ssl is not None:
-        raise ValueError("this version of aiopg has no encryption yet: ssl= must be None")
 
 
 def _check_address(port: int, rank: int, world_size: int, listen_socket: socket.socket | None) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from ssl import SSLContext
 from typing import NamedTuple
 
 from aiopg.address import Address
 from aiopg.errors import AddressInUseError, GroupTimeoutError, StoreUnreachableError
-from aiopg.server.hosting import HostedStore, StoreHost, host_store
+from aiopg.server.hosting import Admission, HostedStore, StoreHost, host_store
 from aiopg.server.listen import address_of, bind
 from aiopg.stores.native import NativeStore
+from aiopg.tls import Encryption
 
 __all__ = ["PAUSE_SECONDS", "Access", "find_store", "found_store"]
 
@@ -31,11 +33,19 @@ class Access(NamedTuple):
     grace: float
     """Seconds for which the store keeps this rank when its connection breaks."""
     token: str | None
+    tls: Encryption | None
     insecure: bool
+
+    @property
+    def admission(self) -> Admission:
+        """Who may come in at a store that this rank hosts. Raises `ValueError` for TLS that it cannot hand on."""
+        if isinstance(self.tls, SSLContext):
+            raise ValueError("rank 0 hosts the store and is a member of it: give aiopg.Tls(...) instead of a context")
+        return Admission(self.token, self.tls, self.insecure)
 
     async def connect_once(self, address: Address, deadline: float) -> NativeStore:
         """See `NativeStore.connect_once`."""
-        return await NativeStore.connect_once(address, deadline, grace=self.grace, token=self.token)
+        return await NativeStore.connect_once(address, deadline, grace=self.grace, token=self.token, tls=self.tls)
 
 
 async def found_store(
@@ -88,7 +98,7 @@ async def _host_or_join(
 
 async def _host(listen_socket: socket.socket, store_host: StoreHost, access: Access) -> tuple[NativeStore, HostedStore]:
     address = address_of(listen_socket)
-    hosted = await host_store(store_host, listen_socket, access.token, access.insecure)
+    hosted = await host_store(store_host, listen_socket, access.admission)
     try:
         return await access.connect_once(address, math.inf), hosted
     except BaseException:
@@ -106,7 +116,7 @@ async def find_store(address: Address, deadline: float, *, group: str, access: A
     """
     started = asyncio.get_running_loop().time()
     try:
-        return await NativeStore.connect_by(address, deadline, grace=access.grace, token=access.token)
+        return await NativeStore.connect_by(address, deadline, grace=access.grace, token=access.token, tls=access.tls)
     except TimeoutError as error:
         raise _join_timed_out(group, (0,), started) from error
 

@@ -16,6 +16,7 @@ from aiopg.errors import AiopgError, ProtocolError
 from aiopg.link import Link
 from aiopg.liveness import is_vanished
 from aiopg.server._exposure import is_stranger
+from aiopg.tls import channel_binding
 
 if TYPE_CHECKING:
     from aiopg.server._member import ServerSession
@@ -89,7 +90,7 @@ class ServerConnection(Link):
     def login_received(self, data: bytes) -> None:
         assert self._transport is not None
         doorkeeper = self._sessions.doorkeeper
-        known = doorkeeper.login(data, self._hello, self._welcome, b"")
+        known = doorkeeper.login(data, self._hello, self._welcome, channel_binding(self._transport))
         if known is None:
             doorkeeper.login_failed(self.address)
             self.write((REFUSED_LOGIN,))

@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 from pathlib import Path
+from ssl import CERT_REQUIRED
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -19,6 +20,7 @@ from aiopg.liveness import keep_alive
 from aiopg.server._exposure import check_exposure
 from aiopg.server._sessions import Sessions
 from aiopg.server.listen import BACKLOG, address_of, bind
+from aiopg.tls import SHUTDOWN_SECONDS, Encryption, server_context
 from aiopg.tokens import Tokens, accepted_tokens
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class StoreServer:
         journal: a directory to keep the journal in, made if it is not there; one server at a time.
         token: a token that members must know, or several, see `aiopg.Token`; if not given, that of AIOPG_TOKEN in the
             environment. An empty text: none, whatever is set there.
+        ssl: encryption, see `aiopg.Tls`; if not given, that of AIOPG_TLS_CERT, AIOPG_TLS_KEY and AIOPG_TLS_CA. With a
+            `ca` members must have a certificate of it. Not for unix sockets.
         insecure: whether to serve without token where other hosts can reach the address; so does AIOPG_INSECURE=1.
         fsync: "batch": what a member has seen survives a power cut of the host; one sync for all that came meanwhile.
             "off": it survives the death of the server's process, not that of the host.
@@ -67,6 +71,7 @@ class StoreServer:
         listen_socket: socket.socket | None = None,
         limits: Limits | None = None,
         token: Tokens | None = None,
+        ssl: Encryption | None = None,
         insecure: bool = False,
         journal: str | os.PathLike[str] | None = None,
         fsync: Literal["batch", "off"] = "batch",
@@ -77,6 +82,7 @@ class StoreServer:
             raise ValueError(f"port must be 0 to 65535, not {port}")
         self.limits = limits or Limits()
         self._tokens = accepted_tokens(token)
+        self._tls = server_context(ssl) if path is None else None
         self._insecure = insecure
         self.pid = os.getpid()
         self._asked = Address(path=os.path.abspath(path)) if path is not None else Address(host, port)
@@ -117,7 +123,6 @@ class StoreServer:
         """
         if self._listener is not None or self._closed:
             raise GroupClosedError("a StoreServer is started once")
-        loop = asyncio.get_running_loop()
         sock = self._socket = self._socket or await bind(self._asked)
         self._bound = address_of(sock)
         try:
@@ -129,7 +134,6 @@ class StoreServer:
             # Accepted sockets inherit it; asyncio sets it only for sockets that were made with proto=IPPROTO_TCP.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             keep_alive(sock)
-        serve = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
         try:
             sessions = self.begin()
         except BaseException:
@@ -137,7 +141,7 @@ class StoreServer:
             raise
         try:
             # In two steps, so that a cancellation in between finds something to close.
-            self._listener = await serve(sessions.accept, sock=sock, backlog=BACKLOG, start_serving=False)
+            self._listener = await self._listen(sock, sessions)
             await self._listener.start_serving()
         except BaseException:
             if self._listener is not None:
@@ -148,6 +152,22 @@ class StoreServer:
                 await self._journal.close()
             raise
         logger.info("serving on %s", self._bound)
+
+    async def _listen(self, sock: socket.socket, sessions: Sessions) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if sock.family == socket.AF_UNIX:
+            return await loop.create_unix_server(sessions.accept, sock=sock, backlog=BACKLOG, start_serving=False)
+        if self._tls is None:
+            return await loop.create_server(sessions.accept, sock=sock, backlog=BACKLOG, start_serving=False)
+        return await loop.create_server(
+            sessions.accept,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=self.limits.handshake_seconds,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+            start_serving=False,
+        )
 
     def begin(self, journal: Journal | None = None) -> Sessions:
         """Be a store on the running loop without listening anywhere: whoever calls this brings the connections.
@@ -193,8 +213,8 @@ class StoreServer:
         check_exposure(
             address_of(self._socket),
             asks_token=bool(self._tokens),
-            asks_certificate=False,
-            is_encrypted=False,
+            asks_certificate=self._tls is not None and self._tls.verify_mode is CERT_REQUIRED,
+            is_encrypted=self._tls is not None,
             insecure=self._insecure,
         )
 

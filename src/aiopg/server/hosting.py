@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import anyio
 
@@ -19,8 +19,9 @@ from aiopg.server import _exposure
 from aiopg.server._python import child_environment, module_command
 from aiopg.server._server import StoreServer
 from aiopg.server.listen import address_of
+from aiopg.tls import Tls
 
-__all__ = ["HostedStore", "StoreHost", "check_host", "host_store"]
+__all__ = ["Admission", "HostedStore", "StoreHost", "check_host", "host_store"]
 
 StoreHost: TypeAlias = Literal["process", "thread", "loop"]
 
@@ -49,10 +50,20 @@ def check_host(where: str) -> None:
         raise ValueError('store_host="process" needs a POSIX system and sys.executable; use store_host="thread"')
 
 
-async def host_store(
-    where: StoreHost, listen_socket: socket.socket, token: str | None = None, insecure: bool = False
-) -> HostedStore:
-    """Serve on a listening socket, which is taken over; `token`, `insecure`: see `StoreServer`.
+class Admission(NamedTuple):
+    """Who may come in at a store that is hosted: see `StoreServer`."""
+
+    token: str | None = None
+    tls: Tls | None = None
+    insecure: bool = False
+
+    def server(self, listen_socket: socket.socket) -> StoreServer:
+        """A store that is to serve on this socket."""
+        return StoreServer(listen_socket=listen_socket, token=self.token, ssl=self.tls, insecure=self.insecure)
+
+
+async def host_store(where: StoreHost, listen_socket: socket.socket, admission: Admission) -> HostedStore:
+    """Serve on a listening socket, which is taken over, and let in who is to be.
 
     Raises:
         ValueError: see `check_host`.
@@ -61,11 +72,11 @@ async def host_store(
     """
     match where:
         case "process":
-            return await _ProcessStore.start(listen_socket, token, insecure)
+            return await _ProcessStore.start(listen_socket, admission)
         case "thread":
-            return await _ThreadStore.start(listen_socket, token, insecure)
+            return await _ThreadStore.start(listen_socket, admission)
         case "loop":
-            return await _LoopStore.start(listen_socket, token, insecure)
+            return await _LoopStore.start(listen_socket, admission)
 
 
 class _ProcessStore:
@@ -81,18 +92,18 @@ class _ProcessStore:
         self._pid = pid
 
     @classmethod
-    async def start(cls, listen_socket: socket.socket, token: str | None, insecure: bool) -> _ProcessStore:
+    async def start(cls, listen_socket: socket.socket, admission: Admission) -> _ProcessStore:
         address = str(address_of(listen_socket))
         try:
             # Here, where whoever made the mistake hears of it.
-            StoreServer(listen_socket=listen_socket, token=token, insecure=insecure).check_exposure()
+            admission.server(listen_socket).check_exposure()
         except UsageError:
             listen_socket.close()
             raise
         ready, ready_child = os.pipe()
         go_child, go = os.pipe()
         try:
-            child = _spawn(listen_socket, ready_child, go_child, token, insecure)
+            child = _spawn(listen_socket, ready_child, go_child, admission)
         except BaseException:
             os.close(ready)
             os.close(go)
@@ -133,13 +144,13 @@ class _ProcessStore:
             pass  # it has ended already
 
 
-def _spawn(
-    listen_socket: socket.socket, ready: int, go: int, token: str | None, insecure: bool
-) -> subprocess.Popen[bytes]:
+def _spawn(listen_socket: socket.socket, ready: int, go: int, admission: Admission) -> subprocess.Popen[bytes]:
     environment = child_environment()
-    if token is not None:
-        environment[tokens.VARIABLE] = token  # which only this user can read, other than a command line
-    if insecure:
+    if admission.token is not None:
+        environment[tokens.VARIABLE] = admission.token  # which only this user can read, other than a command line
+    if admission.tls is not None:
+        environment |= admission.tls.environment()
+    if admission.insecure:
         environment[_exposure.VARIABLE] = "1"
     fds = (listen_socket.fileno(), ready, go)
     return subprocess.Popen(
@@ -162,9 +173,9 @@ class _ThreadStore:
         self._server = server
 
     @classmethod
-    async def start(cls, listen_socket: socket.socket, token: str | None, insecure: bool) -> _ThreadStore:
+    async def start(cls, listen_socket: socket.socket, admission: Admission) -> _ThreadStore:
         thread = LoopThread(f"aiopg store {address_of(listen_socket)}")
-        server = StoreServer(listen_socket=listen_socket, token=token, insecure=insecure)
+        server = admission.server(listen_socket)
         try:
             # Waits for nothing but the thread, and so has no point at which it could be cancelled half done.
             thread.submit(server.start()).result()
@@ -195,8 +206,8 @@ class _LoopStore:
         self._server = server
 
     @classmethod
-    async def start(cls, listen_socket: socket.socket, token: str | None, insecure: bool) -> _LoopStore:
-        server = StoreServer(listen_socket=listen_socket, token=token, insecure=insecure)
+    async def start(cls, listen_socket: socket.socket, admission: Admission) -> _LoopStore:
+        server = admission.server(listen_socket)
         await server.start()
         return cls(server)
 

@@ -6,6 +6,7 @@ import importlib
 from urllib.parse import urlsplit
 
 from aiopg.stores.base import Store
+from aiopg.tls import Encryption
 
 __all__ = ["Store", "open_store"]
 
@@ -16,7 +17,14 @@ _SCHEMES = {
 }
 
 
-async def open_store(url: str, *, timeout: float = 300.0, grace: float = 5.0, token: str | None = None) -> Store:
+async def open_store(
+    url: str,
+    *,
+    timeout: float = 300.0,
+    grace: float = 5.0,
+    token: str | None = None,
+    ssl: Encryption | None = None,
+) -> Store:
     """A link to the store at `url`: `aiopg://host:port`, `unix:///path` or `memory://name`.
 
     Args:
@@ -24,6 +32,7 @@ async def open_store(url: str, *, timeout: float = 300.0, grace: float = 5.0, to
         timeout: seconds to wait for it.
         grace: seconds for which the store is to keep this process's members when the connection breaks.
         token: what the store and this process both know, see `aiopg.Token`; that of AIOPG_TOKEN if not given.
+        ssl: encryption, see `aiopg.Tls`; that of AIOPG_TLS_CA, AIOPG_TLS_CERT and AIOPG_TLS_KEY if not given.
 
     Raises:
         AuthenticationError: the store and this process do not share a token.
@@ -36,5 +45,5 @@ async def open_store(url: str, *, timeout: float = 300.0, grace: float = 5.0, to
         raise ValueError(f"no store is known by {url!r}; a store's URL begins with one of {known}")
     module, name = _SCHEMES[scheme]
     kind = getattr(importlib.import_module(module), name)
-    store: Store = await kind.connect(url, timeout=timeout, grace=grace, token=token)
+    store: Store = await kind.connect(url, timeout=timeout, grace=grace, token=token, tls=ssl)
     return store

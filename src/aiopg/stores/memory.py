@@ -85,9 +85,9 @@ class MemoryStore(EngineStore):
         return f"<MemoryStore {self._url} calls={len(self._calls)}>"
 
     @classmethod
-    async def connect(cls, url: str, *, timeout: float, grace: float, token: str | None = None) -> MemoryStore:
+    async def connect(cls, url: str, *, timeout: float, grace: float, **_: object) -> MemoryStore:
         """A link to the engine of that name; the first to ask for a name makes it. Never waits, and has no connection
-        that could break and no stranger who could come: timeout, grace and token mean nothing here.
+        that could break and no stranger who could come: timeout, grace, token and TLS mean nothing here.
 
         Raises:
             ValueError: the URL is not memory://name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Self
 
 from aiopg.address import Address
@@ -11,6 +12,7 @@ from aiopg.client import GRACE_SECONDS, Client, Road, dial, dial_once, take_road
 from aiopg.errors import GroupClosedError, StoreLostError, StoreUnreachableError
 from aiopg.stores._engine_store import EngineStore
 from aiopg.stores.base import Capabilities
+from aiopg.tls import Encryption, client_context
 from aiopg.tokens import member_token
 
 __all__ = ["NativeStore"]
@@ -33,7 +35,15 @@ class NativeStore(EngineStore):
         return f"<NativeStore {self.url} calls={len(self._calls)} {self._client!r}>"
 
     @classmethod
-    async def connect(cls, url: str, *, timeout: float, grace: float = GRACE_SECONDS, token: str | None = None) -> Self:
+    async def connect(
+        cls,
+        url: str,
+        *,
+        timeout: float,
+        grace: float = GRACE_SECONDS,
+        token: str | None = None,
+        tls: Encryption | None = None,
+    ) -> Self:
         """A session with the store at `url`; one that is still coming up is waited for until `timeout` seconds.
 
         Raises:
@@ -43,7 +53,8 @@ class NativeStore(EngineStore):
         """
         address = Address.parse(url)
         try:
-            return await cls.connect_by(address, asyncio.get_running_loop().time() + timeout, grace=grace, token=token)
+            deadline = asyncio.get_running_loop().time() + timeout
+            return await cls.connect_by(address, deadline, grace=grace, token=token, tls=tls)
         except TimeoutError as error:
             raise StoreUnreachableError(url, str(error)) from error
 
@@ -55,22 +66,31 @@ class NativeStore(EngineStore):
         *,
         grace: float = GRACE_SECONDS,
         token: str | None = None,
-        road: Road = take_road,
+        tls: Encryption | None = None,
+        road: Road | None = None,
     ) -> Self:
         """The same until `deadline` (loop time), and then `TimeoutError`.
 
         `grace`: seconds for which the store keeps this member when its connection breaks; `token`: what it shares with
-        the store, that of AIOPG_TOKEN if not given; `road`: how to get there.
+        the store, that of AIOPG_TOKEN if not given; `tls`: encryption, that of AIOPG_TLS_CA, AIOPG_TLS_CERT and
+        AIOPG_TLS_KEY if not given; `road`: how to get there, else.
         """
-        known = member_token(token)
+        known, road = member_token(token), road or _road(address, tls)
         return await cls(await dial(address, deadline, grace=grace, token=known, road=road))._begin()
 
     @classmethod
     async def connect_once(
-        cls, address: Address, deadline: float, *, grace: float = GRACE_SECONDS, token: str | None = None
+        cls,
+        address: Address,
+        deadline: float,
+        *,
+        grace: float = GRACE_SECONDS,
+        token: str | None = None,
+        tls: Encryption | None = None,
     ) -> Self:
         """The same in one attempt: `ConnectionError` if nobody serves there now."""
-        return await cls(await dial_once(address, deadline, grace=grace, token=member_token(token)))._begin()
+        known, road = member_token(token), _road(address, tls)
+        return await cls(await dial_once(address, deadline, grace=grace, token=known, road=road))._begin()
 
     async def _begin(self) -> Self:
         await anext(self._farewell)
@@ -101,6 +121,11 @@ class NativeStore(EngineStore):
     def _link_ended(self, reason: str) -> None:
         if not self._closed:
             self._calls.lost(StoreLostError(self.url, reason))
+
+
+def _road(address: Address, tls: Encryption | None) -> Road:
+    context = None if address.path else client_context(tls)
+    return take_road if context is None else partial(take_road, tls=context)
 
 
 async def _farewell(client: Client) -> AsyncGenerator[None, None]:
