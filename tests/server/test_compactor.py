@@ -182,19 +182,24 @@ async def test_a_child_that_cannot_be_started_is_told(
 
 def test_only_complete_logs_are_compacted(tmp_path: Path) -> None:
     """A log that is missing, or has no end mark although the next one was begun, is damage."""
-    epoch = bytes(16)
+    epoch, fold = bytes(16), ChildCompactor(LIMITS, ABOUT).fold
     with pytest.raises(JournalCorruptError, match=f"{LOG1}: it is missing"):
-        compact_files(tmp_path, 2, ChildCompactor(LIMITS, ABOUT).fold)
-    (tmp_path / LOG1).write_bytes(encode_header(Kind.LOG, 1, epoch))
-    with pytest.raises(JournalCorruptError, match=r"byte 40 .*: it has no end mark"):
-        compact_files(tmp_path, 2, ChildCompactor(LIMITS, ABOUT).fold)
+        compact_files(tmp_path, 2, fold)
+    log1, log2 = tmp_path / LOG1, tmp_path / LOG2
+    log1.write_bytes(encode_header(Kind.LOG, 1, epoch))
     with pytest.raises(JournalCorruptError, match=f"{LOG2}: it is missing"):
-        compact_files(tmp_path, 3, ChildCompactor(LIMITS, ABOUT).fold)
-    assert os.listdir(tmp_path) == [LOG1]
-    with (tmp_path / LOG1).open("ab") as log:
-        log.write(RecordEncoder(1, epoch).seal())
-    compact_files(tmp_path, 2, ChildCompactor(LIMITS, ABOUT).fold)
-    assert os.listdir(tmp_path) == [SNAPSHOT2]
+        compact_files(tmp_path, 2, fold)
+    log2.write_bytes(encode_header(Kind.LOG, 2, epoch))
+    with pytest.raises(JournalCorruptError, match=r"byte 40 of .*1: record 1 is bad, and this is no file that may be"):
+        compact_files(tmp_path, 2, fold)
+    log1.write_bytes(log1.read_bytes() + RecordEncoder(1, epoch).seal())
+    log2.write_bytes(encode_header(Kind.LOG, 2, b"e" * 16))
+    with pytest.raises(JournalCorruptError, match="its epoch is"):
+        compact_files(tmp_path, 2, fold)
+    assert set(os.listdir(tmp_path)) == {LOG1, LOG2}
+    log2.write_bytes(encode_header(Kind.LOG, 2, epoch))
+    compact_files(tmp_path, 2, fold)
+    assert set(os.listdir(tmp_path)) == {LOG2, SNAPSHOT2}
 
 
 # ------------------------------------------------------------------------------- it never outlives its server
@@ -270,6 +275,7 @@ async def test_a_server_waits_until_the_child_of_the_last_one_has_ended(tmp_path
 def test_a_child_whose_server_is_gone_before_it_begins_does_nothing(tmp_path: Path) -> None:
     """It would work beside the next server."""
     (tmp_path / LOG1).write_bytes(encode_header(Kind.LOG, 1, bytes(16)) + RecordEncoder(1, bytes(16)).seal())
+    (tmp_path / LOG2).write_bytes(encode_header(Kind.LOG, 2, bytes(16)))
     command = [sys.executable, "-m", "aiopg.server.compact", str(tmp_path), "2", '{"limits": {}, "about": {}}']
     alive, life = os.pipe()
     for ended, code in ((True, 1), (False, 0)):

@@ -37,6 +37,8 @@ class Server:
     descriptors of a child that is killed is not what is tested here.
     """
 
+    program = ("-m", "aiopg")
+
     def __init__(self, *options: str) -> None:
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,12 +47,18 @@ class Server:
     async def start(self) -> None:
         """Start it; on the address that it had, if it had one."""
         port = self.address.rpartition(":")[2] or "0"
-        command = [sys.executable, "-m", "aiopg", "serve", "--port", port, *self._options]
+        command = [sys.executable, *self.program, "serve", "--port", port, *self._options]
         self._process = await asyncio.to_thread(subprocess.Popen, command, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         async with asyncio.timeout(20 * SLOW):
             self.address = (await asyncio.to_thread(self._process.stdout.readline)).decode().strip()
         assert self.address.startswith("aiopg://")
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._process is not None
+        return self._process.pid
 
     async def stop(self, with_signal: signal.Signals) -> int:
         """End it with a signal; its exit code."""

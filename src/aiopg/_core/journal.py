@@ -55,6 +55,7 @@ __all__ = [
     "Recovery",
     "RecordEncoder",
     "Torn",
+    "choose_snapshot",
     "encode_header",
     "encode_snapshot",
     "file_name",
@@ -223,8 +224,7 @@ class FileReader:
 
     def __init__(self, kind: Kind, number: int, data: bytes, epoch: bytes | None, *, newest: bool = False) -> None:
         self._name = file_name(kind, number)
-        self._data = data
-        self._newest = newest
+        self._data, self._newest = data, newest
         self.epoch = self._check_header(kind, number, epoch)
         self._salt = _salt(number, self.epoch)
         self.end = HEADER_BYTES
@@ -333,7 +333,7 @@ def recover(names: Collection[str], read: Read) -> Recovery:
     found = [parsed for parsed in map(parse_name, names) if parsed is not None]
     if not found:
         return Recovery()
-    snapshot, epoch, damage = _choose_snapshot([number for kind, number in found if kind is Kind.SNAPSHOT], read)
+    snapshot, epoch, damage = choose_snapshot([number for kind, number in found if kind is Kind.SNAPSHOT], read)
     first = max(snapshot, 1)
     logs = {number for kind, number in found if kind is Kind.LOG}
     # A log is begun before the snapshot of the same number is written, so the highest number of all has one.
@@ -369,8 +369,8 @@ def read_records(recovery: Recovery, read: Read) -> Iterator[bytes]:
         yield from map(bytes, FileReader(Kind.LOG, number, data, recovery.epoch, newest=newest).records())
 
 
-def _choose_snapshot(numbers: Iterable[int], read: Read) -> tuple[int, bytes | None, JournalCorruptError | None]:
-    """Number (or 0) and epoch of the newest complete snapshot, and what is wrong with the newest of all."""
+def choose_snapshot(numbers: Iterable[int], read: Read) -> tuple[int, bytes | None, JournalCorruptError | None]:
+    """Number (or 0) and epoch of the newest good one among snapshots, and what is wrong with the newest of all."""
     damage: JournalCorruptError | None = None
     for number in sorted(numbers, reverse=True):
         try:

@@ -190,18 +190,30 @@ def compact_files(directory: Path, number: int, fold: Fold) -> None:
     It is synced whatever the mode of the journal. Raises `JournalCorruptError`, `OSError` and what `fold` raises; then
     at most an unfinished file is left, which is deleted by the next who gets so far.
     """
-    parsed = {name: core.parse_name(name) for name in os.listdir(directory)}
-    names = [name for name, found in parsed.items() if found is not None and found[1] < number]
-    with named(directory):
-        recovery = core.recover(names, _reader(directory))
-        last = core.file_name(core.Kind.LOG, number - 1)
-        if recovery.newest != number - 1 or recovery.epoch is None:
-            raise JournalCorruptError(last, 0, "it is missing")
-        if not recovery.sealed:
-            raise JournalCorruptError(last, recovery.end, "it has no end mark, and the next log is there")
+    recovery = _find_complete(directory, number)
+    assert recovery.epoch is not None
     pieces = fold(_read_snapshot(directory, recovery), _read_records(directory, recovery))
     _write_snapshot(directory, number, recovery.epoch, pieces)
     _delete_before(directory, number)
+
+
+def _find_complete(directory: Path, number: int) -> core.Recovery:
+    """What is before log `number`: nothing of that log itself, and each log before it has to have its end mark.
+
+    The logs are not read here, as `core.recover` does: whoever makes a snapshot of them reads and checks them once.
+    """
+    found = [parsed for parsed in map(core.parse_name, os.listdir(directory)) if parsed is not None]
+    logs = {log for kind, log in found if kind is core.Kind.LOG}
+    snapshots = [snapshot for kind, snapshot in found if kind is core.Kind.SNAPSHOT and snapshot < number]
+    with named(directory):
+        snapshot, epoch, damage = core.choose_snapshot(snapshots, _reader(directory))
+        first = max(snapshot, 1)
+        missing = next((log for log in range(first, number + 1) if log not in logs), None)
+        if missing is not None:
+            raise damage or JournalCorruptError(core.file_name(core.Kind.LOG, missing), 0, "it is missing")
+        with (directory / core.file_name(core.Kind.LOG, number)).open("rb") as log:
+            epoch = core.FileReader(core.Kind.LOG, number, log.read(core.HEADER_BYTES), epoch).epoch
+    return core.Recovery(epoch, snapshot, first, newest=number)
 
 
 def lock_compaction(directory: Path) -> int:

@@ -56,6 +56,7 @@ class Scribe:
         self._position = 0
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self._paused: list[RecordedConnection] = []
+        self._stopping = False
         journal.on_written = self._written
 
     def now(self) -> float:
@@ -112,9 +113,15 @@ class Scribe:
 
     def rotate_in_time(self) -> None:
         """Have the journal begin a new log, and make a snapshot, if the logs have grown long."""
-        if is_due(self.journal.size, self.journal.snapshot_bytes) and not self.journal.rotating:
+        if self._stopping or self.journal.rotating:
+            return
+        if is_due(self.journal.size, self.journal.snapshot_bytes):
             self._position = self.journal.append(encode_held(self.exchange))
             self.journal.rotate()
+
+    def stop(self) -> None:
+        """The journal is to be closed: no new log is begun. What waits still goes when it is recorded."""
+        self._stopping = True
 
     def _written(self) -> None:
         waiting, written = self._waiting, self.journal.written

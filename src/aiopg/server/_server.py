@@ -44,7 +44,9 @@ class StoreServer:
 
     With `journal=` everything that happens is on disk before anybody sees its effect. A server that is started again
     on the same address with the same journal goes on where the last one was, killed or closed: members come again by
-    themselves and notice nothing.
+    themselves and notice nothing. When the journal has grown long, a child process makes a snapshot of it, for which it
+    needs as much memory as the server, and a core, for a while. If it finds the files damaged, that is logged as an
+    error: the server goes on, and cannot be started again from these files.
 
     Args:
         host: address to listen on, exactly; a name must resolve to an address of this host.
@@ -138,6 +140,8 @@ class StoreServer:
             sessions = self.begin()
         except BaseException:
             sock.close()
+            if self._journal is not None:
+                await self._journal.close()
             raise
         try:
             # In two steps, so that a cancellation in between finds something to close.

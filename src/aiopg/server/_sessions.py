@@ -108,6 +108,8 @@ class Sessions:
         self._tick_timer.cancel()
         self._sweep_timer.cancel()
         self._processes.close()
+        if self._scribe is not None:
+            self._scribe.stop()
         for session in self._members.values():
             session.stop_timers()
         for connection in list(self._connections):
