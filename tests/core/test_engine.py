@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiopg._core.engine import SWEEP_SECONDS_LEAST, Engine
+from aiopg._core.groups import TALLY_STEP
 from aiopg._core.limits import Limits
 from aiopg._core.messages import (
     Acknowledge,
@@ -22,7 +23,7 @@ from aiopg._core.messages import (
     unpack_error,
     unpack_value,
 )
-from aiopg.errors import AiopgError, GroupClosedError, ProtocolError
+from aiopg.errors import AiopgError, GroupClosedError, ProtocolError, StoreFullError
 
 from .cluster import TTL, Cluster, Ticket
 
@@ -218,3 +219,18 @@ def test_a_ticket_tells_plain_values() -> None:
     cluster = Cluster()
     ticket: Ticket = cluster.say("anybody", Status(1))
     assert unpack_value((ticket.answer,)) == {"pid": 1, "groups": [], "rounds": 0, "bytes": 0, "members": 0}
+
+
+def test_what_is_refused_is_not_counted() -> None:
+    """Neither a message nor an arrival stays in the store's total after an error: it is counted before the rest."""
+    cluster = Cluster(mailbox_messages=1)
+    first, _ = cluster.group(2)
+    size = 2 * TALLY_STEP
+    first.put(1, bytes(size))
+    assert cluster.engine._groups.tally == size
+    assert isinstance(first.put(1, bytes(size)).error, StoreFullError)
+    assert cluster.engine._groups.tally == size
+    assert isinstance(first.arrive("scatter", Needs.ALL, parts=[bytes(size)] * 3).error, ProtocolError)
+    assert cluster.engine._groups.tally == size
+    first.put(1, bytes(size), tag=1)
+    assert cluster.engine._groups.tally == 2 * size

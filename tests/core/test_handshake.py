@@ -101,3 +101,10 @@ def test_a_proof_does_not_take_the_attempt_for_the_count() -> None:
     """The two numbers stand in their places."""
     swapped = {**SAID, "attempt": SAID["received"], "received": SAID["attempt"]}
     assert resume_proof(**swapped) != resume_proof(**SAID)
+
+
+@pytest.mark.parametrize("name", ["attempt", "received"])
+@pytest.mark.parametrize("number", [-1, -(2**63), 2**63 - 1])
+def test_numbers_that_make_no_sense_have_a_proof_as_any_others(name: str, number: int) -> None:
+    """A frame can bring them, and it is for the comparison to refuse them."""
+    assert len(resume_proof(**{**SAID, name: number})) == 32

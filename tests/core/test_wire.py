@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from typing import Any, get_args, get_type_hints
 
 import msgpack
@@ -87,7 +88,7 @@ def refused(kind: int, fields: bytes) -> None:
 
 
 def check_read(kind: int, fields: bytes) -> None:
-    """Whatever the head, it is refused, or a message of its kind with proper fields that can be sent as it is."""
+    """Whatever the head, it is refused, or a message of its kind with proper fields and no other head."""
     try:
         message = read(kind, fields)
     except ProtocolError:
@@ -99,6 +100,7 @@ def check_read(kind: int, fields: bytes) -> None:
         assert type(value) in (hint, *get_args(hint))
     # By its text: a float that is no number is not equal to itself.
     assert repr(decode_message(framed(message))) == repr(message)
+    assert fields_of(message) == fields
 
 
 # ------------------------------------------------------------------------------------------- the closed set
@@ -242,6 +244,58 @@ def test_texts_of_another_number_or_type_are_refused(kind: int) -> None:
         others += [] if field is wire._TAG else [None]
         for other in others:
             refused(kind, head + msgpack.packb([*right[:place], other, *right[place + 1 :]]))
+
+
+@pytest.mark.parametrize("kind", WITH_TEXTS)
+def test_an_array_that_says_nothing_is_refused(kind: int) -> None:
+    """Empty texts and tags that are numbers are told by no array at all."""
+    nothing = [None if field is wire._TAG else field() for field in WITH_TEXTS[kind]]
+    refused(kind, bytes(wire._structs(wire._WIRE[kind][1])[2] - 17) + msgpack.packb(nothing))
+
+
+@pytest.mark.parametrize("number", [1, -1, 2**63 - 1, -(2**63)])
+@pytest.mark.parametrize("make", [lambda tag: Put(1, 2, 3, tag), lambda tag: TakeBack(1, 2, 3, tag, 4)])
+def test_a_tag_that_is_a_number_and_a_text_is_refused(make: Any, number: int) -> None:
+    """Where the text is the tag, the number is 0."""
+    fields = fields_of(make("tag"))
+    assert fields[24:32] == bytes(8)
+    refused(KIND_OF[type(make(0))], fields[:24] + struct.pack(">q", number) + fields[32:])
+
+
+@pytest.mark.parametrize("value", [2, 3, 128, 255])
+def test_a_bool_is_0_or_1(value: int) -> None:
+    """With texts and without them."""
+    for message in (
+        Answer(5, True),
+        Join(1, 2, "group", 3, 4, 0.5, "holder", True),
+        Join(1, 2, "", 3, 4, 0.5, "", True),
+    ):
+        fields = bytearray(fields_of(message))
+        place = 8 if type(message) is Answer else 40
+        assert fields[place] == 1
+        fields[place] = value
+        refused(KIND_OF[type(message)], bytes(fields))
+
+
+@pytest.mark.parametrize(
+    "packed", [b"\x91\xd9\x03tag", b"\x91\xda\0\x03tag", b"\xdc\0\x01\xa3tag", b"\x91\xdb\0\0\0\x03tag"]
+)
+def test_texts_in_a_longer_form_than_they_need_are_refused(packed: bytes) -> None:
+    """MessagePack can write one thing in several ways, of which the shortest is taken."""
+    read(KIND_OF[Put], bytes(32) + b"\x91\xa3tag")
+    refused(KIND_OF[Put], bytes(32) + packed)
+
+
+def test_a_head_that_lies_about_its_texts_gets_no_memory() -> None:
+    """Arrays in arrays, each of which says that it has as many items as the head has bytes."""
+    packed = b"\xdc\x0b\x00" * 1000
+    refused(KIND_OF[Put], bytes(32) + packed)
+    tracemalloc.start()
+    try:
+        refused(KIND_OF[Put], bytes(32) + packed)
+        assert tracemalloc.get_traced_memory()[1] < 512 * 1024
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("kind", sorted(set(range(256)) - set(wire._WIRE)))

@@ -323,7 +323,11 @@ class Engine:
         if dst not in incarnation.seats and (absent := incarnation.absent(dst)) is not None:
             raise absent
         incarnation.check_room(body_size(body))
-        incarnation.mailboxes.put((seat.rank, dst, tag), body, call, now + seat.ttl)
+        try:
+            incarnation.mailboxes.put((seat.rank, dst, tag), body, call, now + seat.ttl)
+        except AiopgError:
+            incarnation.count_again()
+            raise
         self._replies.answer_now(session, call)
 
     def _take_back(self, session: SessionId, command: TakeBack, now: float) -> None:
@@ -351,7 +355,11 @@ class Engine:
             raise ProtocolError(f"no arrival needs {needs}")
         if body:
             incarnation.check_room(body_size(body))
-        incarnation.rounds.arrive(session, seat.rank, arrive, now, seat.ttl)
+        try:
+            incarnation.rounds.arrive(session, seat.rank, arrive, now, seat.ttl)
+        except AiopgError:
+            incarnation.count_again()
+            raise
 
     # ---------------------------------------------------------------------------------------------- every call
 

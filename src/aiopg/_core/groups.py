@@ -136,6 +136,11 @@ class Incarnation:
             self.groups.tally += held - self.tallied
             self.tallied = held
 
+    def count_again(self) -> None:
+        """Have the store's total count what is here: also when what `check_room` made room for did not come."""
+        self.groups.tally += self.bytes - self.tallied
+        self.tallied = self.bytes
+
     def absent(self, rank: int) -> AiopgError | None:
         """Why `rank` will not do its part in this live group any more, if so."""
         if rank in self.seats:
@@ -238,8 +243,7 @@ class Groups:
     def count_again(self) -> None:
         """Count what all groups hold: the tally does not follow what is read, expires or is dropped."""
         for incarnation in self:
-            incarnation.tallied = incarnation.bytes
-        self.tally = sum(incarnation.tallied for incarnation in self)
+            incarnation.count_again()
 
     def unseat(self, seat: Seat) -> None:
         """A joiner withdraws: its seat is as if never taken, also where the incarnation has become live meanwhile."""

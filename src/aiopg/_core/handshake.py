@@ -140,5 +140,6 @@ def login_proofs(token: bytes, hello: bytes, welcome: bytes, binding: bytes) -> 
 
 def resume_proof(secret: bytes, hello: bytes, welcome: bytes, session: bytes, attempt: int, received: int) -> bytes:
     """Proves on the connection that began with these 128 bytes that its client knows the session's secret."""
-    said = b"".join((b"aiopg resume", hello, welcome, session, struct.pack(">QQ", attempt, received)))
+    # Signed, as they came in a frame: also what makes no sense has a proof, which nobody gives.
+    said = b"".join((b"aiopg resume", hello, welcome, session, struct.pack(">qq", attempt, received)))
     return hmac.digest(secret, said, hashlib.sha256)

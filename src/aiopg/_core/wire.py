@@ -8,6 +8,9 @@ fields: first those of a fixed size in the order of the message, then, in one Me
     texts   [str or bytes, ...] in the order of the message; nil stands for a tag that is a number.
             No array at all where every text is empty and every tag a number.
 
+A message has one head, and no other bytes are read as it: what could be written in two ways (a bool of 2, a number
+beside a text tag, an array that says nothing, a text in a longer form than it needs) is refused.
+
 Fixed places and not one MessagePack array for all: a fixed field needs no check of its type, and with the caches cold
 as they are after a switch of processes, packing, unpacking and checking a dozen small objects took a quarter of a
 barrier's time.
@@ -120,8 +123,9 @@ def _with_texts(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[
     """For messages with texts, and tags that may be such."""
     pack, unpack, size = _structs(fields)
     fixed = size - PREFIX_HEAD_BYTES
-    places = [place for place, field in enumerate(fields) if field in _TEXT_TYPES]
-    empty = [None if fields[place] is _TAG else _EMPTY[fields[place]] for place in places]
+    types = [_TEXT_TYPES[field] for field in fields if field in _TEXT_TYPES]
+    empty = [_EMPTY[field] for field in fields if field in _TEXT_TYPES]
+    bools = _places_of_bools(fields)
 
     def encode(seq: int, ack: int, body: int, message: Any) -> bytes:
         numbers: list[Any] = []
@@ -141,11 +145,15 @@ def _with_texts(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[
     def decode(head: bytes, body: Body) -> m.Message:
         numbers = iter(unpack(head[:fixed]))
         packed = head[fixed:]
-        texts = iter(_unpack_texts(cls, [_TEXT_TYPES[fields[place]] for place in places], packed) if packed else empty)
+        texts = iter(_unpack_texts(cls, types, packed, empty) if packed else empty)
+        if any(head[place] > 1 for place in bools):
+            raise _no_bool(cls)
         values: list[Any] = []
         for field in fields:
             if field is _TAG:
                 number, text = next(numbers), next(texts)
+                if number and text is not None:
+                    raise ProtocolError(f"a tag of a {cls.__name__} is a number and a text")
                 values.append(number if text is None else text)
             elif field is _OP:
                 values.append(m.COLLECTIVES[next(numbers)])
@@ -193,7 +201,22 @@ def _arrive(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Enc
     return encode, decode
 
 
-_EMPTY: dict[object, object] = {str: "", bytes: b""}
+def _answer(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:
+    """As `_plain`, with its bool looked at: the most frequent event there is."""
+    encode, _ = _plain(kind, cls, fields)
+    _, unpack, _ = _structs(fields)
+    (place,) = _places_of_bools(fields)
+
+    def decode(head: bytes, body: Body) -> m.Message:
+        call, receipt = unpack(head)
+        if receipt and head[place] != 1:
+            raise _no_bool(cls)
+        return _new(m.Answer, (call, receipt, body))
+
+    return encode, decode
+
+
+_EMPTY: dict[object, object] = {str: "", bytes: b"", _TAG: None}
 
 
 def _structs(fields: tuple[object, ...]) -> tuple[Callable[..., bytes], Callable[[bytes], tuple[Any, ...]], int]:
@@ -203,21 +226,34 @@ def _structs(fields: tuple[object, ...]) -> tuple[Callable[..., bytes], Callable
     return struct.Struct(PREFIX_CODES + codes).pack, fixed.unpack, PREFIX_HEAD_BYTES + fixed.size
 
 
-def _unpack_texts(cls: type[Any], wanted: list[tuple[type, ...]], packed: bytes) -> list[Any]:
+def _places_of_bools(fields: tuple[object, ...]) -> list[int]:
+    codes = [_CODES[field] for field in fields if field in _CODES]
+    return [struct.calcsize(">" + "".join(codes[:place])) for place, code in enumerate(codes) if code == "?"]
+
+
+def _no_bool(cls: type[Any]) -> ProtocolError:
+    return ProtocolError(f"a bool of a {cls.__name__} is neither 0 nor 1")
+
+
+def _unpack_texts(cls: type[Any], wanted: list[tuple[type, ...]], packed: bytes, empty: list[object]) -> list[Any]:
     try:
-        texts = msgpack.unpackb(packed)
+        # Without limits, arrays in arrays that lie about their lengths get memory for a thousand times their bytes.
+        texts = msgpack.unpackb(packed, max_array_len=len(wanted), max_map_len=0)
     except (ValueError, msgpack.UnpackException) as error:
         raise ProtocolError(f"texts of a {cls.__name__} are not MessagePack: {error}") from error
     if type(texts) is not list or len(texts) != len(wanted):
         raise ProtocolError(f"a {cls.__name__} has {len(wanted)} texts in an array")
     if any(type(text) not in types for text, types in zip(texts, wanted, strict=True)):
         raise ProtocolError(f"texts of a {cls.__name__} have the wrong types")
+    if texts == empty or msgpack.packb(texts) != packed:
+        raise ProtocolError(f"texts of a {cls.__name__} are written in another way than they are to be")
     return texts
 
 
 def _codec(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:
     texts = [field for field in fields if field in _TEXT_TYPES]
-    make = _arrive if cls is m.Arrive else _plain if not texts else _tagged if texts == [_TAG] else _with_texts
+    own = {m.Arrive: _arrive, m.Answer: _answer}.get(cls)
+    make = own or (_plain if not texts else _tagged if texts == [_TAG] else _with_texts)
     return make(kind, cls, fields)
 
 
