@@ -52,6 +52,7 @@ class Link(asyncio.BufferedProtocol):
         self._acknowledge_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._gone = asyncio.Event()
         self.on_acknowledged: Callable[[], None] | None = None
         """Called after each read, which may have acknowledged more of our messages; None while nobody asks."""
 
@@ -130,6 +131,14 @@ class Link(asyncio.BufferedProtocol):
         """Close when all is written, without another word; the session may go on over another connection."""
         self._end(reason, final=False, abort=False)
 
+    async def wait_gone(self) -> None:
+        """After one of these: wait until nothing is open any more, `CLOSE_SECONDS` at most.
+
+        Over TLS both ends say goodbye first, and a loop that ends before that leaves a transport behind.
+        """
+        if self._transport is not None:
+            await self._gone.wait()
+
     def cut(self, reason: str) -> None:
         """Close at once and drop what is not written; the session may go on over another connection."""
         self._end(reason, final=False, abort=True)
@@ -142,6 +151,7 @@ class Link(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "the connection was closed by the other end", final=False, abort=True)
         self._transport = None
+        self._gone.set()
         if self._close_timer is not None:
             self._close_timer.cancel()
 

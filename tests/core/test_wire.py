@@ -207,7 +207,7 @@ def test_a_head_that_is_too_short_or_too_long_is_refused(message: Message, more:
         refused(kind, fields + more)
 
 
-WITH_TEXTS = {
+WITH_TEXTS: dict[int, list[Any]] = {
     kind: [field for field in fields if field in (str, bytes, wire._TAG)]
     for kind, (_, fields) in wire._WIRE.items()
     if any(field in (str, bytes, wire._TAG) for field in fields)

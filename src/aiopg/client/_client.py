@@ -71,6 +71,7 @@ class Client:
         self._epoch = b""
         self._attempt = 0
         self._connection: ClientConnection | None = None
+        self._last: ClientConnection | None = None  # that `close` ended
         self._coming_again: asyncio.Task[None] | None = None
         self._over = False
 
@@ -107,12 +108,15 @@ class Client:
         if self._coming_again is not None:
             self._coming_again.cancel()
         if self._connection is not None:
-            self._connection.close(reason)
+            self._last = self._connection
+            self._last.close(reason)
 
     async def wait_closed(self) -> None:
-        """After `close`: wait until nothing of it runs any more."""
+        """After `close`: wait until nothing of it runs or is open any more."""
         if self._coming_again is not None:
             await asyncio.wait([self._coming_again])
+        if self._last is not None:
+            await self._last.wait_gone()
 
     # ------------------------------------------------------------------------------- for its connections
 

@@ -246,6 +246,8 @@ class StoreServer:
                 os.unlink(self._bound.path)
             except FileNotFoundError:
                 pass  # somebody tidied up before us
+        if self._sessions is not None:
+            await self._sessions.wait_closed()
         if self._listener is not None:
             await self._listener.wait_closed()
         if self._journal is not None:

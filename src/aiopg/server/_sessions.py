@@ -86,6 +86,7 @@ class Sessions:
         self._now = scribe.now if scribe is not None else self._loop.time
         self._members: dict[bytes, ServerSession] = {}
         self._connections: dict[ServerConnection, None] = {}
+        self._last: list[ServerConnection] = []  # those that `close` ended
         self._processes = ProcessWatch()
         self._late = LateSweep(self._loop.time(), SWEEP_SECONDS, SWEEP_SECONDS)
         self._tick_timer = self._loop.call_later(TICK_SECONDS, self._tick)
@@ -112,12 +113,18 @@ class Sessions:
             self._scribe.stop()
         for session in self._members.values():
             session.stop_timers()
-        for connection in list(self._connections):
+        self._last = list(self._connections)
+        for connection in self._last:
             if self._scribe is None:
                 connection.close(reason)
             else:
                 connection.member = None
                 (connection.cut if at_once else connection.finish)(reason)
+
+    async def wait_closed(self) -> None:
+        """After `close`: wait until no connection is open any more."""
+        for connection in self._last:
+            await connection.wait_gone()
 
     def process_ended(self, pid: int, how: str) -> None:
         """A process of this host ended, says somebody who knows, and how: "was killed by SIGKILL"."""

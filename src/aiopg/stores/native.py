@@ -134,3 +134,4 @@ async def _farewell(client: Client) -> AsyncGenerator[None, None]:
         yield
     finally:
         client.close("its event loop ended")
+        await client.wait_closed()
