@@ -221,7 +221,7 @@ def count_a_withdrawn_arrival() -> AbstractContextManager[None]:
 def acknowledge_before_the_journal_is_written() -> AbstractContextManager[None]:
     """What a store says does not wait for its disk; after a crash its members know more than it does."""
 
-    def when_recorded(self: Scribe, action: Callable[[], None]) -> None:
+    def when_recorded(self: Scribe, action: Callable[[], None], or_else: object = None) -> None:
         action()
 
     return _both(_sessions_that_notice_nothing(), _patched(Scribe, when_recorded=when_recorded))

@@ -134,7 +134,7 @@ def _may_be_gone(view: View, seat: Seat, rank: int, at: float) -> bool:
     peers = [peer for peer in view.history.seats if (peer.group, peer.rank) == (seat.group, rank)]
     for peer in peers:
         known = peer.key == seat.key
-        if peer.incarnation >= 0 and not known:
+        if peer.joined <= at and not known:
             continue
         if peer.asked <= at and (peer.over <= at or view.may_be_lost(peer.life, at) or full):
             return True

@@ -4,8 +4,9 @@ Theory of operation. Files, records and recovery are those of `aiopg._core.journ
 has threads and system calls for. A change of the disk is a list of steps (append to a file, rename, delete) in an order
 that the product enforces by its syncs. It takes a random time and then is there as a whole. When the server dies, each
 change under way is there up to a random place, any byte of it included: what was promised as written is whole, what was
-not may be there, in part, or not at all; now and then the rest of a torn append is zeros, where a file had grown before
-its bytes came. Batches are in order; a snapshot is written beside them.
+not may be there, in part, or not at all. Now and then the rest of a torn append is zeros, where a file had grown before
+its bytes came; but not within the header that begins a file, which is part of one sector. Batches are in order; a
+snapshot is written beside them.
 
 With `sync` a batch is under way for a while, and what is appended meanwhile is the next one; without, a batch is
 written in the pass of the loop after the one that appended it.
@@ -90,8 +91,9 @@ class Disk:
         place = random.randint(0, len(steps))
         self.make(steps[:place])
         if place < len(steps) and isinstance(torn := steps[place], Append):
-            kept = torn.data[: _cut(len(torn.data), random)]
-            zeros = bytes(random.randint(0, len(torn.data) - len(kept)) if random.random() < 0.2 else 0)
+            has_zeros = random.random() < 0.2
+            kept = torn.data[: 0 if has_zeros and torn.name not in self.files else _cut(len(torn.data), random)]
+            zeros = bytes(random.randint(0, len(torn.data) - len(kept)) if has_zeros else 0)
             self.make([Append(torn.name, kept + zeros)])
 
 

@@ -226,9 +226,9 @@ def _journal(wrap: Callable[..., None], counts: Counter[str]) -> None:
         expected.discard(line.id)
         original(self, line)
 
-    def when_recorded(original: Any, self: Scribe, action: Any) -> None:
+    def when_recorded(original: Any, self: Scribe, *actions: Any) -> None:
         waiting = len(self._waiting)
-        original(self, action)
+        original(self, *actions)
         counts["an answer waited for the disk"] += len(self._waiting) > waiting
 
     def slow_down(original: Any, self: Scribe, connections: Any) -> None:

@@ -27,6 +27,8 @@ BASE = int(os.environ.get("AIOPG_SIMULATION_SEED", time.time_ns() // 1000 % 1_00
 REGRESSIONS = {
     4927: "of several sessions that took too little one was ended twice, at the expense of another's connection",
     4992: "the same, where the end of one filled up the next",
+    25: "a store whose disk had failed kept its members' connections open, and said nothing on them any more",
+    20397: "the same with connections that were about to be closed",
 }
 """Seeds that once found a bug of the product, and which."""
 

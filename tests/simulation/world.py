@@ -5,119 +5,28 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable
 from random import Random
-from typing import Any, TypeVar
 
 from aiopg import StoreServer
-from aiopg.address import Address
-from aiopg.group import AsyncStatelessGroup
 from aiopg.server._sessions import RESTART_GRACE_SECONDS
-from aiopg.stores.native import NativeStore
 from tests.simulation.faults import Faults
-from tests.simulation.history import History, Life, Seat
+from tests.simulation.history import History, Seat
 from tests.simulation.lives import Forgetful, Journaled, StoreLives
 from tests.simulation.loop import SimLoop
 from tests.simulation.network import SimNetwork, SimTransport
-from tests.simulation.plan import Group, make_plan
+from tests.simulation.plan import make_plan
+from tests.simulation.process import ADDRESS, Process
 from tests.simulation.workload import Member
 
-__all__ = ["Process", "World"]
+__all__ = ["JOURNALED", "World"]
 
-P = TypeVar("P", bound=asyncio.BaseProtocol)
-
-ADDRESS = Address("10.0.0.1", 7000)
 SERVER = "server"
-LIVES = 3
-"""As often a process forms a group again after it lost a peer."""
 JOURNALED = 4
 """In one seed of so many the store keeps a journal."""
 PUT_OUT_SECONDS = 3.0
 """A store whose disk failed is put out after so long. It takes leave of its members by itself, and before."""
 CALM_SECONDS = 16.0
 """After everybody has gone: longer than a half-open connection and then a grace."""
-
-
-class Process:
-    """One process of the cluster: a link to the store, and a seat in each of its groups."""
-
-    def __init__(self, world: World, slot: int, life: Life, takeover: bool) -> None:
-        self.world, self.slot, self.life = world, slot, life
-        self._takeover = takeover
-        self._tasks: list[asyncio.Task[Any]] = []
-        self._store: NativeStore | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it died or ended."""
-        return self.life.is_dead or self.life.closed < math.inf
-
-    def start(self, delay: float) -> None:
-        """Run its program."""
-        self._spawn(self._run(delay))
-
-    def die(self) -> None:
-        """Nothing of it runs any more."""
-        for task in self._tasks:
-            task.cancel()
-        self._tasks.clear()
-        if self._store is not None:
-            client = self._store._client
-            client._over = True  # as after close(), but without a word
-            if client._coming_again is not None:
-                client._coming_again.cancel()
-
-    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
-        task = self.world.loop.create_task(coroutine)
-        self._tasks.append(task)
-        return task
-
-    async def _run(self, delay: float) -> None:
-        world = self.world
-        await asyncio.sleep(delay)
-        try:
-            self._store = await NativeStore.connect_by(
-                ADDRESS, world.loop.time() + 10.0, grace=self.life.grace, road=self._road
-            )
-        except TimeoutError:
-            self.life.closed = world.loop.time()
-            return
-        members = [
-            self._spawn(self._member(group, rank))
-            for group in world.groups.values()
-            for rank, slot in enumerate(group.slots)
-            if slot == self.slot
-        ]
-        if members:
-            await asyncio.wait(members)
-        self.life.closed = world.loop.time()
-        await self._store.close()
-
-    async def _road(self, address: Address, protocol: Callable[[], P]) -> P:
-        if self.life.is_dead:
-            raise ConnectionRefusedError("nothing of this process runs any more")
-        _, made = await self.world.network.connect(str(address), protocol, owner=self.life.name)
-        return made
-
-    async def _member(self, group: Group, rank: int) -> None:
-        world, size = self.world, len(group.slots)
-        assert self._store is not None
-        for _ in range(LIVES):
-            takeover, self._takeover = self._takeover, False
-            if world.random.random() < world.plan.mistakes / 4:
-                size += 1
-            seat = world.history.seat(self.life, group.name, rank, size, group.ttl, takeover)
-            seat.epoch = world.epochs[self._store._client._epoch]
-            seat_group = AsyncStatelessGroup(
-                rank, size, self._store, None, group.ttl,
-                group=group.name, store_timeout=world.random.choice((3.0, 10.0)),
-            )  # fmt: skip
-            member = Member(world, seat, seat_group)
-            world.members.append(member)
-            await member.run()
-            size = len(group.slots)
-            if not member.lost_peers or self._store._calls.is_lost:
-                return
 
 
 class World:
@@ -146,7 +55,6 @@ class World:
         self._processes: list[Process] = []
         self._coming = 0
         self._is_calm = False
-        self._idle = asyncio.Event()
         self._names: Counter[int] = Counter()
         self._meetings: dict[tuple[str, int, int], tuple[set[int], asyncio.Event]] = {}
 

@@ -163,7 +163,8 @@ class RecordedConnection(ServerConnection):
         super()._dispatch(frame)
 
     def _close_transport(self) -> None:
-        self._scribe.when_recorded(super()._close_transport)
+        if self._transport is not None:
+            self._scribe.when_recorded(super()._close_transport, self._transport.abort)
 
     def _write_out(self, buffers: tuple[Buffer, ...]) -> None:
         if self._transport is not None:

@@ -54,7 +54,8 @@ class Scribe:
         self.frame: Received | None = None
         """The frame that is being acted on."""
         self._position = 0
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], None], Callable[[], None] | None]] = deque()
+        self._gave_up = False
         self._paused: list[RecordedConnection] = []
         self._stopping = False
         journal.on_written = self._written
@@ -97,12 +98,25 @@ class Scribe:
 
     # ------------------------------------------------------------------------------------------------ outputs
 
-    def when_recorded(self, action: Callable[[], None]) -> None:
-        """Do this when all that was recorded so far is durable; in order, and at once if it is."""
+    def when_recorded(self, action: Callable[[], None], or_else: Callable[[], None] | None = None) -> None:
+        """Do this when all that was recorded so far is durable; in order, and at once if it is.
+
+        `or_else`: to be done instead when it is clear that it will never be (`give_up`).
+        """
         if self.journal.written >= self._position and not self._waiting:
             action()
-        else:
-            self._waiting.append((self._position, action))
+        elif not self._gave_up:
+            self._waiting.append((self._position, action, or_else))
+        elif or_else is not None:
+            or_else()
+
+    def give_up(self) -> None:
+        """The journal cannot be written any more."""
+        self._gave_up = True
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, or_else in waiting:
+            if or_else is not None:
+                or_else()
 
     def slow_down(self, connections: Mapping[RecordedConnection, None]) -> None:
         """Have the members wait if the disk is too far behind."""

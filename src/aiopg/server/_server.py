@@ -227,7 +227,7 @@ class StoreServer:
         if self._listener is not None:
             self._listener.close()
         if self._sessions is not None:
-            self._sessions.close(f"the store's journal cannot be written: {error}", at_once=True)
+            self._sessions.give_up(f"the store's journal cannot be written: {error}")
         self.failed.set()
 
     async def close(self) -> None:

@@ -101,11 +101,8 @@ class Sessions:
         """A connection was made; the protocol for it."""
         return ServerConnection(self) if self._scribe is None else RecordedConnection(self, self._scribe)
 
-    def close(self, reason: str, *, at_once: bool = False) -> None:
-        """End every connection, and every session: but those that are in a journal may go on at the next start.
-
-        `at_once`: what waits for the journal is not waited for, and never leaves.
-        """
+    def close(self, reason: str) -> None:
+        """End every connection, and every session: but those that are in a journal may go on at the next start."""
         self._tick_timer.cancel()
         self._sweep_timer.cancel()
         self._processes.close()
@@ -119,7 +116,13 @@ class Sessions:
                 connection.close(reason)
             else:
                 connection.member = None
-                (connection.cut if at_once else connection.finish)(reason)
+                connection.finish(reason)
+
+    def give_up(self, reason: str) -> None:
+        """The journal cannot be written any more: the same, and nothing that waits for it ever leaves."""
+        assert self._scribe is not None
+        self._scribe.give_up()
+        self.close(reason)
 
     async def wait_closed(self) -> None:
         """After `close`: wait until no connection is open any more."""
