@@ -164,15 +164,18 @@ class Link(asyncio.BufferedProtocol):
         try:
             session = self._session
             if session is None:
-                self._opening_updated(nbytes)
-                return
-            for frame in self._receiver.buffer_updated(nbytes):
-                if self._closed:
+                # Whoever waits for room in a session that goes on may have it now, as after any read.
+                session = self._opening_updated(nbytes)
+                if session is None:
                     return
-                if self._held is not None:
-                    self._hold_frame(session, frame)
-                elif session.receive(frame[0], frame[1]):
-                    self._dispatch(frame)
+            else:
+                for frame in self._receiver.buffer_updated(nbytes):
+                    if self._closed:
+                        return
+                    if self._held is not None:
+                        self._hold_frame(session, frame)
+                    elif session.receive(frame[0], frame[1]):
+                        self._dispatch(frame)
             if self._held is not None:
                 self._take_held(session)
             if self.on_acknowledged is not None:
@@ -186,18 +189,19 @@ class Link(asyncio.BufferedProtocol):
 
     # ------------------------------------------------------------------------------------------------ inside
 
-    def _opening_updated(self, nbytes: int) -> None:
-        """Bytes came before the session was attached."""
+    def _opening_updated(self, nbytes: int) -> Session | None:
+        """Bytes came before the session was attached; the session, if it is since then."""
         if self._block is not None:
             self._block_updated(self._block, nbytes)
-            return
+            return None
         for frame in self._receiver.buffer_updated(nbytes):
             if self._closed:
-                return
+                return None
             if self._session is None:
                 self.opening_received(decode_message(frame))
             elif self._session.receive(frame[0], frame[1]):
                 self._dispatch(frame)
+        return None if self._closed else self._session
 
     def _block_updated(self, block: memoryview, nbytes: int) -> None:
         self._block_filled += nbytes

@@ -15,14 +15,12 @@ written in the pass of the loop after the one that appended it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple, TypeAlias
 
 from aiopg._core import journal as core
-from aiopg._core.compaction import compact
 from aiopg._core.frames import Body, Buffer, body_size
-from aiopg._core.limits import Limits
 from tests.simulation.loop import SimLoop
 
 __all__ = ["SNAPSHOT_SECONDS", "Disk", "DiskJournal"]
@@ -60,6 +58,8 @@ class Delete(NamedTuple):
 
 Step: TypeAlias = Append | Rename | Delete
 Note: TypeAlias = Callable[[object, str], None]
+Fold: TypeAlias = Callable[[bytes | None, Iterable[bytes]], Sequence[Buffer]]
+"""Makes the body of a snapshot, in pieces, that stands for another one and the records behind it."""
 
 
 class Disk:
@@ -115,10 +115,10 @@ def _deletions_in_any_order(steps: list[Step], random: Random) -> list[Step]:
 class DiskJournal:
     """What a server keeps on a disk: the same face as `aiopg.server.journal.Journal`."""
 
-    def __init__(self, loop: SimLoop, disk: Disk, random: Random, limits: Limits, *, sync: bool, note: Note) -> None:
-        """Opens what is there, as after any crash; `limits`: of the server. Raises `JournalCorruptError`."""
+    def __init__(self, loop: SimLoop, disk: Disk, random: Random, fold: Fold, *, sync: bool, note: Note) -> None:
+        """Opens what is there, as after any crash; `fold` makes snapshots. Raises `JournalCorruptError`."""
         self._loop, self._disk, self._random, self._sync, self._note = loop, disk, random, sync, note
-        self._limits = limits
+        self._fold = fold
         recovery = self._recovery = core.recover(list(disk.files), disk.read)
         self.on_written: Callable[[], None] = lambda: None
         self.on_failed: Callable[[OSError], None] = lambda error: None
@@ -273,7 +273,7 @@ class DiskJournal:
     def _begin_snapshot(self) -> None:
         old = [name for name in self._disk.files if (parsed := core.parse_name(name)) and parsed[1] < self._number]
         found, read = core.recover(old, self._disk.read), self._disk.read
-        pieces = compact(core.read_snapshot(found, read), core.read_records(found, read), self._limits, {})
+        pieces = self._fold(core.read_snapshot(found, read), core.read_records(found, read))
         self.snapshot_bytes = sum(map(len, pieces))
         name = core.file_name(core.Kind.SNAPSHOT, self._number)
         parts = core.encode_snapshot(self._number, self.epoch, pieces)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from random import Random
 from typing import Protocol, cast
 
 from aiopg import StoreServer
+from aiopg._core.compaction import compact
 from aiopg._core.limits import Limits
 from aiopg.server._sessions import Sessions
 from aiopg.server.journal import Journal
@@ -55,7 +57,8 @@ class Journaled:
 
     def begin(self, limits: Limits) -> tuple[StoreServer, Sessions]:
         network = self._network
-        journal = DiskJournal(network.loop, self._disk, self._random, limits, sync=self._sync, note=network.note)
+        fold = partial(compact, limits=limits, about={})
+        journal = DiskJournal(network.loop, self._disk, self._random, fold, sync=self._sync, note=network.note)
         self._counts["a journal recovered"] += journal.was_there
         self._counts["a torn tail cut"] += journal.torn is not None
         self._counts["a snapshot loaded"] += journal.has_snapshot

@@ -53,7 +53,8 @@ class Process:
         self._tasks.clear()
         if self._store is not None:
             client = self._store._client
-            client._over = True  # as after close(), but without a word
+            client._over = True  # as after close(), but without a word, and with nothing that is still open
+            client._connection = None
             if client._coming_again is not None:
                 client._coming_again.cancel()
 

@@ -27,6 +27,7 @@ BASE = int(os.environ.get("AIOPG_SIMULATION_SEED", time.time_ns() // 1000 % 1_00
 REGRESSIONS = {
     4927: "of several sessions that took too little one was ended twice, at the expense of another's connection",
     4992: "the same, where the end of one filled up the next",
+    291230665: "calls that waited for room were not told of the room that there was when the session went on",
     25: "a store whose disk had failed kept its members' connections open, and said nothing on them any more",
     20397: "the same with connections that were about to be closed",
 }
