@@ -68,6 +68,8 @@ class ServerConnection(Link):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        if self._closed:
+            return
         doorkeeper = self._sessions.doorkeeper
         sock = transport.get_extra_info("socket")
         # Where a token is asked for, whoever knows it may come, whatever user he is.

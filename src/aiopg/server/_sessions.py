@@ -55,6 +55,9 @@ HOW_SECONDS = 0.05
 LAST_WORDS_SECONDS = 0.2
 """A process that ended has sent nothing since; what it sent before is read by then."""
 
+ACCEPT_SECONDS = 0.05
+"""A connection that the loop had accepted when the listener was closed is made, and cut, by then."""
+
 LATE_SECONDS = 1.0
 """A timer that rings so late says that this process did not run: a member may have come again and not be heard yet."""
 
@@ -86,6 +89,7 @@ class Sessions:
         self._now = scribe.now if scribe is not None else self._loop.time
         self._members: dict[bytes, ServerSession] = {}
         self._connections: dict[ServerConnection, None] = {}
+        self._closed = False
         self._last: list[ServerConnection] = []  # those that `close` ended
         self._processes = ProcessWatch()
         self._late = LateSweep(self._loop.time(), SWEEP_SECONDS, SWEEP_SECONDS)
@@ -99,7 +103,10 @@ class Sessions:
 
     def accept(self) -> ServerConnection:
         """A connection was made; the protocol for it."""
-        return ServerConnection(self) if self._scribe is None else RecordedConnection(self, self._scribe)
+        connection = ServerConnection(self) if self._scribe is None else RecordedConnection(self, self._scribe)
+        if self._closed:
+            connection.cut("the store was closed")  # the loop had it in hand when the listener was closed
+        return connection
 
     def close(self, reason: str) -> None:
         """End every connection, and every session: but those that are in a journal may go on at the next start."""
@@ -110,6 +117,7 @@ class Sessions:
             self._scribe.stop()
         for session in self._members.values():
             session.stop_timers()
+        self._closed = True
         self._last = list(self._connections)
         for connection in self._last:
             if self._scribe is None:
@@ -126,6 +134,7 @@ class Sessions:
 
     async def wait_closed(self) -> None:
         """After `close`: wait until no connection is open any more."""
+        await asyncio.sleep(ACCEPT_SECONDS)
         for connection in self._last:
             await connection.wait_gone()
 
