@@ -236,6 +236,11 @@ class StoreServer:
             return
         self._closed = True
         if self._listener is not None:
+            # In two steps: asyncio (3.11) loses a socket that it has just accepted when the listener is closed.
+            for listening in self._listener.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            for _ in range(3):
+                await asyncio.sleep(0)
             self._listener.close()
         if self._sessions is not None:
             self._sessions.close("the store was closed")
