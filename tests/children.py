@@ -1,7 +1,10 @@
-"""The children of a process, as the system knows them."""
+"""The children of a process, and when a process ends, as the system knows it."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,28 @@ PROC = Path("/proc")
 def children(pid: int) -> list[int]:
     """Process ids of all children that were not waited for."""
     return [child for child, fields in _stats() if int(fields[1]) == pid]
+
+
+async def child_of(pid: int, seconds: float) -> int:
+    """The one child of a process, as soon as it is there. Raises `TimeoutError`."""
+    async with asyncio.timeout(seconds):
+        while not (found := await asyncio.to_thread(children, pid)):  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.001)
+    (child,) = found
+    return child
+
+
+def has_ended(pid: int, seconds: float = 5) -> bool:
+    """Whether a process is gone, or goes within so many seconds."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        readable, _, _ = select.select([fd], [], [], seconds)
+        return bool(readable)
+    finally:
+        os.close(fd)
 
 
 def gone(pid: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -29,6 +30,20 @@ def after_passes(count: int, call: Callable[[], object]) -> None:
         call()
     else:
         asyncio.get_running_loop().call_soon(after_passes, count - 1, call)
+
+
+@asynccontextmanager
+async def pair_with_a_link_down() -> AsyncIterator[tuple[tuple[AsyncStatelessGroup, ...], FaultProxy]]:
+    """A group of two, of which rank 0 has lost its connection and finds no other one until the proxy accepts it."""
+    async with StoreServer() as server, FaultProxy(server.address, seed=1) as proxy:
+        groups = await asyncio.gather(
+            AsyncStatelessGroup.connect(proxy.address, rank=0, world_size=2, store_timeout=LONG),
+            AsyncStatelessGroup.connect(server.address, rank=1, world_size=2, store_timeout=LONG),
+        )
+        proxy.refuse()
+        proxy.cut()
+        yield groups, proxy
+        await asyncio.gather(*(group.close() for group in groups))
 
 
 @pytest.mark.parametrize("how", ["cut", "finish"])
@@ -91,13 +106,7 @@ async def test_a_session_that_is_lost_while_it_is_opened_is_not_left_behind(pass
 
 async def test_a_call_that_times_out_or_is_cancelled_while_the_link_is_down_is_taken_back() -> None:
     """When the link is up, its arrival does not count any more: numbers and messages go on as if it had not been."""
-    async with StoreServer() as server, FaultProxy(server.address, seed=1) as proxy:
-        groups = await asyncio.gather(
-            AsyncStatelessGroup.connect(proxy.address, rank=0, world_size=2, store_timeout=LONG),
-            AsyncStatelessGroup.connect(server.address, rank=1, world_size=2, store_timeout=LONG),
-        )
-        proxy.refuse()
-        proxy.cut()
+    async with pair_with_a_link_down() as (groups, proxy):
         with pytest.raises(GroupTimeoutError):
             await groups[0].all_gather("given up", timeout=0.1)
         with pytest.raises(GroupTimeoutError):
@@ -115,18 +124,11 @@ async def test_a_call_that_times_out_or_is_cancelled_while_the_link_is_down_is_t
         with pytest.raises(GroupTimeoutError):
             await groups[1].recv(0, timeout=0.1)
         await asyncio.gather(*(group.barrier(LONG) for group in groups))
-        await asyncio.gather(*(group.close() for group in groups))
 
 
 async def test_a_call_that_is_made_again_when_the_link_is_up_is_the_same_call() -> None:
     """Where the others wait already: they go on when it is made again."""
-    async with StoreServer() as server, FaultProxy(server.address, seed=1) as proxy:
-        groups = await asyncio.gather(
-            AsyncStatelessGroup.connect(proxy.address, rank=0, world_size=2, store_timeout=LONG),
-            AsyncStatelessGroup.connect(server.address, rank=1, world_size=2, store_timeout=LONG),
-        )
-        proxy.refuse()
-        proxy.cut()
+    async with pair_with_a_link_down() as (groups, proxy):
         waits = asyncio.ensure_future(groups[1].all_gather("one"))
         for _ in range(3):
             with pytest.raises(GroupTimeoutError):
@@ -136,18 +138,11 @@ async def test_a_call_that_is_made_again_when_the_link_is_up_is_the_same_call() 
         assert await waits == ["zero", "one"]
         gathers = (group.all_gather(group.rank) for group in groups)
         assert await asyncio.gather(*gathers) == [[0, 1], [0, 1]]
-        await asyncio.gather(*(group.close() for group in groups))
 
 
 async def test_what_was_given_up_while_the_link_is_down_does_not_end_the_wait_of_others() -> None:
     """They wait already when the link comes up: neither the arrival nor the message that was given up reaches them."""
-    async with StoreServer() as server, FaultProxy(server.address, seed=1) as proxy:
-        groups = await asyncio.gather(
-            AsyncStatelessGroup.connect(proxy.address, rank=0, world_size=2, store_timeout=LONG),
-            AsyncStatelessGroup.connect(server.address, rank=1, world_size=2, store_timeout=LONG),
-        )
-        proxy.refuse()
-        proxy.cut()
+    async with pair_with_a_link_down() as (groups, proxy):
         gathers = asyncio.ensure_future(groups[1].all_gather("one", timeout=1.0))
         receives = asyncio.ensure_future(groups[1].recv(0, timeout=1.0))
         calls = [
@@ -168,7 +163,6 @@ async def test_what_was_given_up_while_the_link_is_down_does_not_end_the_wait_of
         await groups[0].send("another", 1)
         assert await groups[1].recv(0) == "another"
         assert await asyncio.gather(*(group.all_gather(group.rank) for group in groups)) == [[0, 1], [0, 1]]
-        await asyncio.gather(*(group.close() for group in groups))
 
 
 async def test_a_session_that_finds_no_way_back_is_lost_to_its_own_calls_and_to_its_peers() -> None:

@@ -405,14 +405,14 @@ class AuthenticationError(StoreError):
     """The store and this process could not prove to each other that they share a token.
 
     Attributes:
-        address: the store's address.
-        reason: which side refused.
+        address: the store's address; empty where a login was good and not for this group.
+        reason: which side refused, and what.
     """
 
     _fields = ("address", "reason")
 
     def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"login at {address} failed: {reason}")
+        super().__init__(f"login at {address} failed: {reason}" if address else f"not allowed: {reason}")
         self.address, self.reason = address, reason
 
 

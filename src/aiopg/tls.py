@@ -21,7 +21,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from aiopg.errors import UsageError
+from aiopg.errors import ProtocolError, UsageError
 
 __all__ = ["Encryption", "SHUTDOWN_SECONDS", "Tls", "channel_binding", "client_context", "server_context"]
 
@@ -127,14 +127,14 @@ def server_context(encryption: Encryption | None) -> ssl.SSLContext | None:
 def channel_binding(transport: asyncio.Transport) -> bytes:
     """The same at both ends of one TLS connection, other bytes on every other one; empty without TLS.
 
-    Raises `UsageError` for a TLS connection that has none: one older than TLS 1.3, or that goes on with an old session.
+    Raises `ProtocolError` for one that has none: older than TLS 1.3, or going on with an old TLS session.
     """
     tls = transport.get_extra_info("ssl_object")
     if tls is None:
         return b""
     binding: bytes | None = tls.get_channel_binding("tls-unique")
     if not binding or tls.version() != "TLSv1.3" or tls.session_reused:
-        raise UsageError(f"a login by token needs a fresh TLS 1.3 connection, not {tls.version()}")
+        raise ProtocolError(f"a login by token needs a fresh TLS 1.3 connection, not {tls.version()}")
     return b"finished" + binding
 
 

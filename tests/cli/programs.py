@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import IO, TypeAlias
 
-__all__ = ["Program", "StartAiopg", "has_ended"]
+__all__ = ["Program", "StartAiopg"]
 
 
 class Program:
@@ -58,16 +57,3 @@ class Program:
 
 StartAiopg: TypeAlias = Callable[..., Program]
 """`start("run", "-n", "2", ...)`"""
-
-
-def has_ended(pid: int, seconds: float = 5) -> bool:
-    """Whether a process is gone, or goes within so many seconds."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        readable, _, _ = select.select([fd], [], [], seconds)
-        return bool(readable)
-    finally:
-        os.close(fd)

@@ -10,8 +10,9 @@ import time
 import pytest
 
 from aiopg import __version__
+from tests.children import has_ended
 
-from .programs import Program, StartAiopg, has_ended
+from .programs import Program, StartAiopg
 
 GROUP = """
 import asyncio, os

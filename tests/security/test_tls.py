@@ -15,6 +15,7 @@ from aiopg import (
     AsyncStatelessGroup,
     AuthenticationError,
     Limits,
+    ProtocolError,
     StatelessGroup,
     StoreServer,
     StoreUnreachableError,
@@ -313,12 +314,23 @@ async def test_a_login_over_a_channel_without_binding_is_refused(ours: Certifica
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     address = server.sockets[0].getsockname()
     made = await asyncio.get_running_loop().create_connection(Both, *address, ssl=context, server_hostname="127.0.0.1")
-    with pytest.raises(UsageError, match=r"TLSv1\.2"):
+    with pytest.raises(ProtocolError, match=r"TLSv1\.2"):
         channel_binding(await made[1].made)
     made[0].abort()
     await made[1].lost.wait()
     server.close()
     await server.wait_closed()
+
+
+async def test_a_member_that_would_log_in_over_older_tls_is_told_so(ours: Certificates) -> None:
+    """Where a program's own contexts allow it: at once, at both ends, and without a proof."""
+    old, context = ours.lenient_store.server_context(), ours.nameless_member.client_context()
+    old.minimum_version = old.maximum_version = context.minimum_version = ssl.TLSVersion.TLSv1_2
+    async with StoreServer(ssl=old, token=TOKEN) as server:
+        with pytest.raises(StoreUnreachableError, match="a login by token needs a fresh TLS"):
+            await AsyncStatelessGroup.connect(
+                server.address, rank=0, world_size=1, ssl=context, token=TOKEN, store_timeout=5.0
+            )
 
 
 # -------------------------------------------------------------------------------------------------------------- files

@@ -22,7 +22,7 @@ from aiopg.errors import JournalCorruptError
 from aiopg.server._compactor import ChildCompactor
 from aiopg.server._journal_files import compact_files
 from aiopg.server.journal import Journal
-from tests.children import children, gone
+from tests.children import child_of, children, gone, has_ended
 from tests.core.life import ABOUT, LIMITS, Life
 from tests.server.journals import LOCKS, LOG1, LOG2, SNAPSHOT2, Mode, both_modes, rotated, start, written
 
@@ -59,15 +59,6 @@ def child_held_up(directory: Path) -> Iterator[None]:
         yield
 
 
-async def child_of(pid: int) -> int:
-    """The one child of a process, as soon as it is there."""
-    async with asyncio.timeout(20 * SLOW):
-        while not (found := children(pid)):  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.001)
-    (child,) = found
-    return child
-
-
 @asynccontextmanager
 async def compacting(directory: Path, records: list[bytes]) -> AsyncIterator[tuple[Journal, int]]:
     """A journal whose child has been started and waits, and the child."""
@@ -76,7 +67,7 @@ async def compacting(directory: Path, records: list[bytes]) -> AsyncIterator[tup
         for record in records:
             journal.append((record,))
         journal.rotate()
-        child = await child_of(os.getpid())
+        child = await child_of(os.getpid(), 20 * SLOW)
         yield journal, child
 
 
@@ -121,7 +112,7 @@ async def test_a_child_that_is_killed_loses_nothing(tmp_path: Path, caplog: pyte
             journal.append((record,))
         journal.rotate()
         if turn < 6:
-            child = await child_of(os.getpid())
+            child = await child_of(os.getpid(), 20 * SLOW)
             await asyncio.sleep(turn and chance.uniform(0, 0.4))  # a moment that nobody chose
             try:
                 os.kill(child, signal.SIGKILL)
@@ -227,8 +218,8 @@ def compact_and_wait(directory: str) -> None:
         print("open", flush=True)
         sys.stdin.readline()
         journal.rotate()
-        print(await child_of(os.getpid()), flush=True)
-        await asyncio.sleep(60)
+        print(await child_of(os.getpid(), 20 * SLOW), flush=True)
+        await asyncio.Event().wait()  # until it is killed
 
     asyncio.run(run())
 
@@ -248,10 +239,7 @@ async def test_a_child_ends_when_its_server_is_killed(tmp_path: Path, seconds: f
         assert not gone(child)
         process.kill()
         process.wait()
-        began = time.monotonic()
-        while not gone(child):  # noqa: ASYNC110 - it is not our child
-            await asyncio.sleep(0.001)
-        assert time.monotonic() - began < 0.5 * SLOW
+        assert await asyncio.to_thread(has_ended, child, 0.5 * SLOW)
     assert SNAPSHOT2 not in os.listdir(tmp_path)
     began = time.monotonic()
     state = await asyncio.to_thread(state_in, tmp_path)

@@ -35,9 +35,12 @@ def replay_command(seed: int) -> str:
     return f"python -m tests.simulation.run --seed {seed} --trace"
 
 
-def play(seed: int, *, trace: bool = False) -> Outcome:
-    """Play one seed. Raises nothing that the product or its programs did: that is in `wrong`."""
-    world = World(seed)
+def play(seed: int, *, trace: bool = False, debug: bool = False) -> Outcome:
+    """Play one seed. Raises nothing that the product or its programs did: that is in `wrong`.
+
+    `debug`: in asyncio's debug mode, which keeps a stack for each handle and so takes four times as long.
+    """
+    world = World(seed, debug=debug)
     if trace:
         world.network.log = []
     wrong: list[str] = []

@@ -76,6 +76,15 @@ def test_a_seed_that_found_a_bug_finds_it_no_more(seed: int) -> None:
     assert not outcome.wrong, f"{REGRESSIONS[seed]}\n{describe(outcome)}"
 
 
+@pytest.mark.parametrize("chunk", range(4))
+def test_asyncio_finds_nothing_to_complain_of_in_its_debug_mode(chunk: int) -> None:
+    """A hundred of the seeds above, again: the same runs, and no coroutine that is never awaited, no late closing."""
+    for seed in range(BASE + chunk * 25, BASE + chunk * 25 + 25):
+        outcome = play(seed, debug=True)
+        assert not outcome.wrong, describe(outcome)
+        assert outcome.trace == play(seed).trace
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_one_seed_is_one_run_in_any_process(seed: int) -> None:
     """The same seed gives the same trace, here, again, and in a process that hashes text in another way."""

@@ -32,11 +32,11 @@ CALM_SECONDS = 16.0
 class World:
     """One run."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, debug: bool = False) -> None:
         self.random = Random(seed)
         self.plan = make_plan(self.random, journal=seed % JOURNALED == 1)
         self.loop = SimLoop(max_steps=400_000, max_seconds=2000.0)
-        self.loop.set_debug(False)  # a stack for each handle takes most of the time, and every run can be played again
+        self.loop.set_debug(debug)
         self.network = SimNetwork(self.loop, self.random, latency=self.plan.latency)
         self.history = History(self.loop.time, self.network.note)
         self.history.lowered = self.plan.lowered

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from aiopg._core.journal import Kind, parse_name
-from tests.children import children, gone
+from tests.children import child_of, children, gone, has_ended
 from tests.system.test_restart import CRASHES, FSYNC, SLOW, WORLD_SIZE, Load, Server, closed, forming
 
 ROTATE_BYTES = 200_000
@@ -60,15 +60,6 @@ async def working(server: Server, sizes: random.Random) -> AsyncIterator[Load]:
     await closed(groups)
 
 
-async def child_of(server: Server) -> int:
-    """The child that makes a snapshot, as soon as there is one."""
-    async with asyncio.timeout(20 * SLOW):
-        while True:
-            if found := await asyncio.to_thread(children, server.pid):
-                return found[0]
-            await asyncio.sleep(0.005)
-
-
 def kill(pid: int) -> None:
     """If it is still there."""
     try:
@@ -107,7 +98,7 @@ async def test_a_server_its_child_or_both_are_killed_while_a_snapshot_is_made(tm
     async with serving("--journal", str(directory), "--fsync", fsync) as server:
         async with working(server, chance):
             for victim in victims:
-                child = await child_of(server)
+                child = await child_of(server.pid, 20 * SLOW)
                 await asyncio.sleep(chance.uniform(0, 0.3))  # a moment that nobody chose
                 if victim != "server":
                     kill(child)
@@ -141,9 +132,8 @@ async def test_the_journal_stays_short_under_load(tmp_path: Path) -> None:
                     assert len(numbers(directory, Kind.SNAPSHOT)) <= 2
                     written |= sizes(directory)
                     await asyncio.sleep(0.005)
-        async with asyncio.timeout(20 * SLOW):
-            while await asyncio.to_thread(children, server.pid):  # noqa: ASYNC110 - not our children
-                await asyncio.sleep(0.01)
+        for child in await asyncio.to_thread(children, server.pid):
+            assert await asyncio.to_thread(has_ended, child, 20 * SLOW)
         left = sum(sizes(directory).values())
     print(f"{left} of {sum(written.values())} bytes are left")
     assert left < sum(written.values()) / 2

@@ -139,9 +139,11 @@ class ClientConnection(Link):
         super().protocol_broken(error)
 
     def closed(self, reason: str, final: bool) -> None:
-        if not self._welcome and self._has_tls:
+        if self._welcome or self._client.address.path:
+            pass
+        elif self._has_tls:
             self._why_not_open = self._why_not_open or CertificateRefusedError(CERTIFICATE_REFUSED)
-        elif not self._welcome:
+        else:
             reason += ", before it said a word (a store with TLS needs ssl=)"
         # Also where it has just been opened: whoever waits in wait_open() has not seen it open yet.
         self._why_not_open = self._why_not_open or ConnectionError(reason)

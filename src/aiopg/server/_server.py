@@ -30,6 +30,9 @@ __all__ = ["StoreServer"]
 
 logger = logging.getLogger("aiopg.server")
 
+ACCEPT_PASSES = 3
+"""Passes of a loop in which it makes a connection: one to accept it, one to make its transport, one to tell of it."""
+
 
 class StoreServer:
     """A store that any number of groups share, as an async context manager.
@@ -236,11 +239,7 @@ class StoreServer:
             return
         self._closed = True
         if self._listener is not None:
-            # In two steps: asyncio (3.11) loses a socket that it has just accepted when the listener is closed.
-            for listening in self._listener.sockets:
-                asyncio.get_running_loop().remove_reader(listening.fileno())
-            for _ in range(3):
-                await asyncio.sleep(0)
+            await _stop_accepting(self._listener)
             self._listener.close()
         if self._sessions is not None:
             self._sessions.close("the store was closed")
@@ -293,3 +292,15 @@ class StoreServer:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.close()
+
+
+async def _stop_accepting(listener: asyncio.Server) -> None:
+    """Take no more connections, and make those that are accepted.
+
+    asyncio (3.11) leaves one open for ever that it has accepted and not yet made when its listener is closed: making it
+    fails then, and nobody has it. uvloop makes them as it accepts them, and has no reader to remove.
+    """
+    for listening in listener.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    for _ in range(ACCEPT_PASSES):
+        await asyncio.sleep(0)

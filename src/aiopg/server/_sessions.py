@@ -55,9 +55,6 @@ HOW_SECONDS = 0.05
 LAST_WORDS_SECONDS = 0.2
 """A process that ended has sent nothing since; what it sent before is read by then."""
 
-ACCEPT_SECONDS = 0.05
-"""A connection that the loop had accepted when the listener was closed is made, and cut, by then."""
-
 LATE_SECONDS = 1.0
 """A timer that rings so late says that this process did not run: a member may have come again and not be heard yet."""
 
@@ -134,7 +131,6 @@ class Sessions:
 
     async def wait_closed(self) -> None:
         """After `close`: wait until no connection is open any more."""
-        await asyncio.sleep(ACCEPT_SECONDS)
         for connection in self._last:
             await connection.wait_gone()
 
