@@ -58,6 +58,7 @@ KEYWORDS = {
         "world_size",
         "group",
         "token",
+        "ssl",
         "data_expiration_seconds",
         "store_timeout",
         "codec",
