@@ -132,7 +132,7 @@ class Link(asyncio.BufferedProtocol):
         self._end(reason, final=False, abort=False)
 
     async def wait_gone(self) -> None:
-        """After one of these: wait until nothing is open any more, `CLOSE_SECONDS` at most.
+        """After `close`, `finish` or `cut`: wait until nothing is open any more, `CLOSE_SECONDS` at most.
 
         Over TLS both ends say goodbye first, and a loop that ends before that leaves a transport behind.
         """

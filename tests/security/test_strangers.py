@@ -58,7 +58,7 @@ async def test_idle_and_slow_strangers_do_not_keep_a_group_from_its_work() -> No
             drip.cancel()
         for sock in silent + slow:
             sock.close()
-        assert beside < 10 * before  # benchmarks/strangers.py has the figure
+        assert beside < 10 * before  # no bound on time is tighter here: machines are noisy
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 

@@ -6,8 +6,8 @@ Then both talk in frames, and the first frame of each opens or resumes a session
 
     HELLO    magic 8 | lowest version u16 | highest version u16 | flags u32 | client nonce 32 | zero 16
     WELCOME  magic 8 | version u16 | refusal u16 | flags u32 | epoch 16 | server nonce 32
-    LOGIN    the member's proof 32         } only if WELCOME's flag 1 (`ASKS_TOKEN`) is set
-    VERDICT  the store's proof 32, or zeros: refused     }
+    LOGIN    the member's proof 32                       only where WELCOME's flag 1 (`ASKS_TOKEN`) is set
+    VERDICT  the store's proof 32, or zeros: refused     only then
 
 The magic holds a line end, a control-Z and a NUL, so that text protocols and line-end conversion trip over
 it at once. The version range makes the format negotiable. `epoch` names one life of the server's state: sessions of
