@@ -23,7 +23,7 @@ HIGH_WATER = 65536
 class Span:
     """When one connection of a process was there, and was well. For whoever judges a run."""
 
-    __slots__ = ("bad", "ended", "known", "opened", "owner")
+    __slots__ = ("bad", "behind", "ended", "known", "opened", "owner")
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
@@ -35,6 +35,8 @@ class Span:
         """When the other process was told that it is over."""
         self.bad: list[tuple[float, float]] = []
         """From when till when nothing could pass."""
+        self.behind: list[tuple[float, float]] = []
+        """From when till when one of its ends had more to send than the other one took."""
 
     def end(self, now: float) -> None:
         """It is over, or as good as over."""
@@ -125,6 +127,7 @@ class SimTransport(asyncio.Transport):
         """Whether its socket is closed; `connection_lost` was called or comes in the next pass."""
         self._protocol: asyncio.BaseProtocol | None = None
         self._buffer = bytearray()
+        self._written_since = 0.0  # when its first byte came
         self._low, self._high = HIGH_WATER // 4, HIGH_WATER
         self._closing = False
         self._eof_written = self._eof_sent = False
@@ -171,6 +174,8 @@ class SimTransport(asyncio.Transport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if self.is_gone:
             return
+        if not self._buffer:
+            self._written_since = self._loop.time()
         self._buffer += data
         self._flush()
         if len(self._buffer) > self._high and not self._writing_paused:
@@ -307,6 +312,8 @@ class SimTransport(asyncio.Transport):
             pipe.data += self._buffer[:room]
             del self._buffer[:room]
             pipe.wake()
+            if not self._buffer and self._loop.time() > self._written_since:
+                self.connection.span.behind.append((self._written_since, self._loop.time()))
         if not self._buffer and (self._closing or self._eof_written):
             if not self._eof_sent:
                 self._eof_sent = True

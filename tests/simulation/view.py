@@ -13,7 +13,10 @@ from tests.simulation.transport import Span
 __all__ = ["SETTLE", "View"]
 
 SETTLE = 1.0
-"""Where all is well, everything that is on its way has arrived after so many seconds."""
+"""Where all is well, and not more is on its way than passes at once, all of it has arrived after so many seconds."""
+
+BACKLOG = 0.3
+"""An end that had more to send than passes for longer than this was not well: what it sent waited for that."""
 
 HANDSHAKE = 0.3
 """A connection, new or well again, is of use after so many seconds: a handshake takes a few messages."""
@@ -50,6 +53,7 @@ class View:
             span.opened + HANDSHAKE <= since
             and span.ended > until
             and not any(begin <= until and end + HANDSHAKE >= since for begin, end in span.bad)
+            and not any(begin <= until and end >= since and end - begin > BACKLOG for begin, end in span.behind)
             for span in self._spans.get(life.name, ())
         )
 
