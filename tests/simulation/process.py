@@ -54,7 +54,7 @@ class Process:
         if self._store is not None:
             client = self._store._client
             client._over = True  # as after close(), but without a word, and with nothing that is still open
-            client._connection = None
+            client._connection = client._last = None
             if client._coming_again is not None:
                 client._coming_again.cancel()
 

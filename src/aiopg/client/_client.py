@@ -71,7 +71,7 @@ class Client:
         self._epoch = b""
         self._attempt = 0
         self._connection: ClientConnection | None = None
-        self._last: ClientConnection | None = None  # that `close` ended
+        self._last: ClientConnection | None = None  # to carry the session, whether it still does or not
         self._coming_again: asyncio.Task[None] | None = None
         self._over = False
 
@@ -108,8 +108,7 @@ class Client:
         if self._coming_again is not None:
             self._coming_again.cancel()
         if self._connection is not None:
-            self._last = self._connection
-            self._last.close(reason)
+            self._connection.close(reason)
 
     async def wait_closed(self) -> None:
         """After `close`: wait until nothing of it runs or is open any more."""
@@ -141,7 +140,7 @@ class Client:
         self.payload_bytes = opened.payload_bytes
         self.pid = opened.pid
         self._patience = opened.patience
-        self._connection = connection
+        self._connection = self._last = connection
         connection.attach(self.streams)
         connection.on_acknowledged = self._note_room
         for buffers in lacking:
