@@ -9,7 +9,9 @@ from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
 
-from .types_for_tests import Colour, Frozen, Level, Mode, Peer, Point, Rights
+from aiopg.codec import MsgpackCodec
+
+from .types_for_tests import Colour, Frozen, Level, Mode, Peer, Point, Rights, full_registry
 
 ZONES = st.sampled_from([None, UTC, timezone(timedelta(hours=-3, minutes=-30)), timezone(timedelta(0), "Z")]) | (
     st.sampled_from([ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York")])
@@ -73,3 +75,26 @@ def same(left: object, right: object) -> bool:
     if isinstance(left, Peer) and isinstance(right, Peer):
         return same(vars(left), vars(right))
     return repr(left) == repr(right) if isinstance(left, complex) or hasattr(left, "fold") else left == right
+
+
+def extension(code: int, data: bytes) -> bytes:
+    """An extension as an attacker writes it: any code, and a length that is right."""
+    return b"\xc9" + len(data).to_bytes(4, "big") + bytes([code]) + data
+
+
+TOKENS = st.one_of(
+    st.sampled_from(
+        [b"\x80", b"\x81", b"\x82", b"\x90", b"\x91", b"\x93", b"\x95", b"\xc0", b"\xc1", b"\x01", b"\xa1x"]
+    ),
+    st.sampled_from(
+        [b"\xdc\x00\x02", b"\xdd\x00\x00\x00\x02", b"\xdc\xff\xff", b"\xdf\x7f\xff\xff\xff", b"\xde\x00\x01"]
+    ),
+    st.integers(0, 6).map(lambda kind: b"\xd4\x40" + bytes([kind])),
+    st.builds(extension, st.sampled_from([*range(14), 63, 64, 65, 127, 128, 255]), st.binary(max_size=20)),
+    st.builds(lambda head, tail: bytes([head]) + tail, st.integers(0xD4, 0xD8), st.binary(min_size=2, max_size=17)),
+    OBJECTS.map(lambda obj: _CODEC.encode(obj)),
+)
+"""What hostile payloads are made of: heads that lie, marks, extensions of all codes, and whole values."""
+HOSTILE = st.lists(TOKENS, max_size=12).map(b"".join)
+
+_CODEC = MsgpackCodec(full_registry())

@@ -12,6 +12,8 @@ from aiopg.codec._limits import Limits, _Scan, container_bound
 from .strategies import OBJECTS
 from .test_msgpack import CODEC
 
+ROOM = 2**62
+
 
 def containers(payload: bytes) -> int:
     """The slow and certain way: what the parser itself opens."""
@@ -38,7 +40,7 @@ def containers(payload: bytes) -> int:
 def test_the_scan_counts_what_the_parser_opens(payload: bytes) -> None:
     """The scan is exact, it declares no more than there is, and the bound is never below it."""
     scan = _Scan(payload)
-    scan.run(steps=len(payload), most=len(payload))
+    scan.run(steps=len(payload), most=len(payload), room=ROOM)
     assert scan.count == containers(payload) <= container_bound(payload)
     assert scan.position == len(payload)
     assert scan.declared < len(payload)
@@ -49,7 +51,7 @@ def test_the_scan_counts_what_the_parser_opens(payload: bytes) -> None:
 def test_the_scan_ends_on_any_bytes(payload: bytes) -> None:
     """Damage never takes it out of the payload or round in circles."""
     scan = _Scan(payload)
-    scan.run(steps=len(payload) + 1, most=len(payload))
+    scan.run(steps=len(payload) + 1, most=len(payload), room=ROOM)
     assert scan.position >= len(payload) or scan.declared > len(payload)
 
 

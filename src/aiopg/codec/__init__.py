@@ -8,6 +8,10 @@ Enums, dataclasses, NamedTuples and any other class with a pair of functions. On
 subclass would come back as its base, so it is refused unless it is registered. NaN comes back as NaN; one
 object that is met twice comes back as two.
 
+Decoding calls nothing but the classes and functions that this process registered, which may get whatever a peer
+chose to send; how much it may take is limited (`_limits` has the table). `unsafe_pickle` is a codec that pickles: it is
+never used unless it is given by name, as `codec=aiopg.codec.unsafe_pickle`, to every rank of a group.
+
 The format is msgpack. Integers, floats (64 bit), str, bin, array (list) and map (dict) are msgpack's own; the
 standard timestamp (extension -1) is read as a datetime in UTC and never written. Numbers are big-endian.
 
@@ -39,6 +43,9 @@ a map with the keys names, formats, offsets, titles, itemsize and aligned; or an
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from aiopg.codec._msgpack import MsgpackCodec
 from aiopg.codec._plain import JsonCodec, RawCodec
 from aiopg.codec._protocol import Buffer, BulkCodec, Codec
@@ -54,3 +61,14 @@ __all__ = [
     "Buffer",
     "BulkCodec",
 ]
+
+
+if TYPE_CHECKING:
+    from aiopg.codec import unsafe_pickle as unsafe_pickle
+else:
+
+    def __getattr__(name: str) -> object:
+        # Imported by whoever says its name: nobody else has pickle from here.
+        if name == "unsafe_pickle":
+            return importlib.import_module("aiopg.codec.unsafe_pickle")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Conversion", "conversion_for", "sent_by_itself"]
+__all__ = ["FLAG_BITS", "Conversion", "conversion_for", "sent_by_itself"]
+
+FLAG_BITS = 64
+"""Bits that the value of a Flag may have where the members of its class have none beyond them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,9 @@ def sent_by_itself(cls: type) -> bool:
 def conversion_for(cls: type) -> Conversion | None:
     """The conversion for an Enum, NamedTuple or dataclass whose `__init__` takes its fields, or None."""
     if issubclass(cls, enum.Flag):
-        return Conversion(lambda member: member.value, lambda value: _flag(cls, value), by_fields=False)
+        # Python makes a text of each bit of a value that is none, and keeps for good each one that is.
+        bits = max([FLAG_BITS, *(member.value.bit_length() for member in cls.__members__.values())])
+        return Conversion(lambda member: member.value, lambda value: _flag(cls, bits, value), by_fields=False)
     if issubclass(cls, enum.Enum):
         return Conversion(lambda member: member.name, lambda name: _member(cls, name), by_fields=False)
     if dataclasses.is_dataclass(cls):
@@ -45,8 +50,8 @@ def conversion_for(cls: type) -> Conversion | None:
     return None
 
 
-def _flag(cls: type[enum.Flag], value: object) -> enum.Flag:
-    if type(value) is not int:
+def _flag(cls: type[enum.Flag], bits: int, value: object) -> enum.Flag:
+    if type(value) is not int or value.bit_length() > bits:
         raise ValueError(f"{value!r} is no value of this Flag")
     return cls(value)
 

@@ -11,8 +11,9 @@ import enum
 from msgpack import ExtType
 
 from aiopg.codec._extensions import Code
+from aiopg.errors import CodecError
 
-__all__ = ["MARKS", "MARK_HEAD", "Kind"]
+__all__ = ["MARKS", "MARK_HEAD", "PICKLE_MARK", "Kind", "unsafe_peer"]
 
 
 class Kind(enum.IntEnum):
@@ -37,3 +38,15 @@ MARKS = {kind: ExtType(Code.MARK, bytes([kind])) for kind in Kind}
 
 MARK_HEAD = bytes([0xD4, Code.MARK])
 """Bytes that every payload with a mark contains."""
+
+PICKLE_MARK = b"\xc1aiopg pickle\n"
+"""What every payload of `unsafe_pickle` begins with. Its first byte begins no msgpack, no UTF-8 and no pickle."""
+
+
+def unsafe_peer() -> CodecError:
+    """The error where a payload of `unsafe_pickle` comes to another codec."""
+    reason = (
+        "the peer uses aiopg.codec.unsafe_pickle and this rank does not; unpickling runs whatever code the sender "
+        "chose, so it must be asked for by name on every rank: give all ranks the same codec="
+    )
+    return CodecError("payload", "pickle", reason)

@@ -7,14 +7,16 @@ from typing import Any
 
 from msgpack import Packer, unpackb
 
+from aiopg.codec._collisions import MAX_COLLISIONS, build_map
 from aiopg.codec._extensions import ENCODERS
-from aiopg.codec._limits import CONTAINER_HEADS, DEFAULT_LIMITS, Limits, check_payload
-from aiopg.codec._marks import MARK_HEAD, MARKS, Kind
+from aiopg.codec._limits import CONTAINER_HEADS, DEFAULT_LIMITS, Limits, check_payload, extension_bound
+from aiopg.codec._marks import MARK_HEAD, MARKS, PICKLE_MARK, Kind, unsafe_peer
 from aiopg.codec._protocol import Buffer
-from aiopg.codec._reader import Reader, malformed, read_extension
+from aiopg.codec._reader import ManyExtensionsError, Reader, malformed, read_extension, watched_extensions
 from aiopg.codec._registry import TypeRegistry, shared_registry
 from aiopg.codec._survey import CONTAINERS, survey
 from aiopg.codec._writer import write
+from aiopg.errors import CodecError
 
 __all__ = ["MsgpackCodec"]
 
@@ -32,6 +34,9 @@ _BINARY_HEADS = bytes([*range(0xC4, 0xCA), *range(0xD4, 0xD9)])
 """What begins bytes or an extension: what the packer writes for a type that it should not take begins so."""
 _LOOKS = bytes(_HEAD if byte in CONTAINER_HEADS else _BINARY if byte in _BINARY_HEADS else 0 for byte in range(256))
 
+# Up to this size it is quicker to count what could be extensions than to begin anew.
+_COUNTED = 1 << 16
+
 _MARK_BYTE = MARK_HEAD[0]
 _TUPLE, _SET, _FROZENSET = MARKS[Kind.TUPLE], MARKS[Kind.SET], MARKS[Kind.FROZENSET]
 
@@ -41,9 +46,8 @@ class MsgpackCodec:
 
     What can be sent is listed in `aiopg.codec`; everything else is refused with the path to it. Reading a
     payload runs no code but the `decode=` functions and classes that this process registered, and for
-    whatever bytes it either returns a value or raises CodecError. What a payload can unfold into is limited:
-    about 16 times its size and 16 MiB. The time is not limited where keys of dicts or members of sets were
-    chosen to collide; use the codec among processes that share a token.
+    whatever bytes it either returns a value or raises CodecError. What a payload can unfold into is limited, see
+    `aiopg.codec._limits`: in any case to 48 MiB and 64 times its size, in time that grows as its size does.
 
     One codec may be used by several threads at once.
 
@@ -51,6 +55,7 @@ class MsgpackCodec:
         registry: the classes that can be sent; by default those of `register_type`.
         max_depth: how many containers and registered objects may lie inside one another, 1 to 200.
         max_containers: how many containers a payload may have, beside one for every 16 bytes of its size.
+        max_memory: how many bytes its sets, decimals, addresses and paths may take, beside 16 for each of its bytes.
     """
 
     name = "msgpack"
@@ -61,9 +66,10 @@ class MsgpackCodec:
         *,
         max_depth: int = DEFAULT_LIMITS.max_depth,
         max_containers: int = DEFAULT_LIMITS.max_containers,
+        max_memory: int = DEFAULT_LIMITS.max_memory,
     ) -> None:
         self._registry = shared_registry if registry is None else registry
-        self._limits = Limits(max_depth, max_containers)
+        self._limits = Limits(max_depth, max_containers, max_memory)
         self._max_depth = max_depth
         self._harmless = self._limits.harmless
         # A packer is not re-entrant, for threads or for an encode= that encodes: each call takes one.
@@ -71,13 +77,16 @@ class MsgpackCodec:
 
     def __repr__(self) -> str:
         limits = self._limits
-        return f"{type(self).__name__}(max_depth={limits.max_depth}, max_containers={limits.max_containers})"
+        return (
+            f"{type(self).__name__}(max_depth={limits.max_depth}, max_containers={limits.max_containers}, "
+            f"max_memory={limits.max_memory})"
+        )
 
     def encode(self, obj: object) -> bytes:
         """The payload of an object.
 
         Raises:
-            CodecError: something in it has no encoding, or lies too deep; `path` leads to it.
+            CodecError: something in it has no encoding, or lies too deep (`path` leads to it), or a limit is passed.
         """
         payload = self._encode_quickly(obj)
         if payload is None:
@@ -116,17 +125,20 @@ class MsgpackCodec:
                 numpy, or a time zone) that this process does not have.
         """
         data = payload if type(payload) is bytes else bytes(memoryview(payload))
-        if (size := len(data)) > self._harmless:
-            check_payload(data, self._limits, "payload")
+        if large := (size := len(data)) > self._harmless:
+            _check_large(data, self._limits)
         # Most payloads have too few containers to be too deep.
         measures = size > self._max_depth and data.translate(_LOOKS).count(_HEAD) > self._max_depth
         try:
             # The search for one byte, given as a number, is ten times as fast and mostly enough.
             if _MARK_BYTE in data and MARK_HEAD in data:
-                return self._decode_marked(data, measures)
-            value: object = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=read_extension)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise malformed("msgpack", f"malformed: {error or type(error).__name__}") from error
+                return self._decode_marked(data, measures, large)
+            if large:
+                value: object = _decode_large(data)
+            else:
+                value = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=read_extension)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise _refusal(data, error) from error
         if measures and survey(value)[1] > self._max_depth:
             raise malformed("msgpack", self._limits.too_deep())
         return value
@@ -147,15 +159,38 @@ class MsgpackCodec:
                 pass  # below, the one that is malformed says so
         return [self.decode(payload) for payload in payloads]
 
-    def _decode_marked(self, data: bytes, measures: bool) -> object:
+    def _decode_marked(self, data: bytes, measures: bool, large: bool) -> object:
         reader = Reader(self._registry, self._limits, measures=measures)
         value: object = unpackb(
-            data, strict_map_key=False, timestamp=3, ext_hook=reader.extension, list_hook=reader.array
-        )
+            data, strict_map_key=False, timestamp=3, ext_hook=reader.extension, list_hook=reader.array,
+            object_pairs_hook=build_map if large else None,
+        )  # fmt: skip
         reader.finish()
         if measures and survey(value, reader.depths)[1] > self._max_depth:
             raise malformed("msgpack", self._limits.too_deep())
         return value
+
+
+def _check_large(data: bytes, limits: Limits) -> None:
+    if data.startswith(PICKLE_MARK):
+        raise unsafe_peer()
+    check_payload(data, limits, "payload")
+
+
+def _decode_large(data: bytes) -> Any:
+    """The object of a payload without marks that is large enough for its keys to collide."""
+    if len(data) > _COUNTED or extension_bound(data) <= MAX_COLLISIONS:
+        try:
+            return unpackb(data, strict_map_key=False, timestamp=3, ext_hook=watched_extensions())
+        except ManyExtensionsError:
+            pass  # they may be keys, and few of them came before it was known
+    return unpackb(data, strict_map_key=False, timestamp=3, ext_hook=read_extension, object_pairs_hook=build_map)
+
+
+def _refusal(data: bytes, error: Exception) -> CodecError:
+    if data.startswith(PICKLE_MARK):
+        return unsafe_peer()
+    return malformed("msgpack", f"malformed: {error or type(error).__name__}")
 
 
 def _is_shallow(obj: object) -> bool:

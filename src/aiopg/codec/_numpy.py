@@ -16,11 +16,15 @@ from aiopg.errors import CodecError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["build_array", "build_scalar", "take_apart"]
+__all__ = ["DTYPE_DEPTH", "EMPTY_ELEMENTS", "build_array", "build_scalar", "take_apart"]
 
 # Only what numpy itself writes; among other things no "O", which would be addresses of this process.
 _PLAIN_DTYPE = re.compile(r"[<>|][biufcmMSUV][0-9]{1,9}(\[[0-9]{0,9}[A-Za-z]{1,7}(/[0-9]{1,9})?\])?", re.ASCII)
-_DTYPE_DEPTH = 16
+DTYPE_DEPTH = 16
+"""How many dtypes may lie inside one another."""
+EMPTY_ELEMENTS = 65536
+"""Elements of an array whose dtype takes no bytes: nothing in the payload answers for their number."""
+_EMPTY_SHAPE = 2**32
 _DTYPE_KEYS = {"names", "formats", "offsets", "titles", "itemsize", "aligned"}
 
 
@@ -49,8 +53,8 @@ def take_apart(value: object) -> list[object] | None:
 def _dtype_parts(dtype: np.dtype[Any], depth: int = 0) -> object:
     if dtype.hasobject:
         raise ValueError("its dtype holds Python objects; send array.tolist()")
-    if depth > _DTYPE_DEPTH:
-        raise ValueError(f"its dtype is nested more than {_DTYPE_DEPTH} deep")
+    if depth > DTYPE_DEPTH:
+        raise ValueError(f"its dtype is nested more than {DTYPE_DEPTH} deep")
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return [_dtype_parts(base, depth + 1), list(shape)]
@@ -119,6 +123,9 @@ def _filled(numpy: ModuleType, parts: object, shape: tuple[int, ...], order: str
     # Checked with exact integers, before numpy makes room for what was only declared.
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"shape {shape} of {dtype} does not come to {len(data)} bytes")
+    # numpy makes one byte of an S0 and four of a U0, and whoever gets the array may count on its sizes.
+    if not data and math.prod(size or 1 for size in shape) > (_EMPTY_SHAPE if 0 in shape else EMPTY_ELEMENTS):
+        raise ValueError(f"shape {shape} of {dtype}, and no bytes")
     array = numpy.empty(shape, dtype, order)
     if data:
         # Byte by byte, or the gaps in a structured dtype would be left to chance.
@@ -127,8 +134,8 @@ def _filled(numpy: ModuleType, parts: object, shape: tuple[int, ...], order: str
 
 
 def _build_dtype(numpy: ModuleType, parts: Any, depth: int = 0) -> Any:
-    if depth > _DTYPE_DEPTH:
-        raise ValueError(f"a dtype nested more than {_DTYPE_DEPTH} deep")
+    if depth > DTYPE_DEPTH:
+        raise ValueError(f"a dtype nested more than {DTYPE_DEPTH} deep")
     if type(parts) is str and _PLAIN_DTYPE.fullmatch(parts):
         return numpy.dtype(parts)
     if type(parts) is list:
@@ -136,9 +143,16 @@ def _build_dtype(numpy: ModuleType, parts: Any, depth: int = 0) -> Any:
         _check_shape(shape)
         return numpy.dtype((_build_dtype(numpy, base, depth + 1), tuple(shape)))
     if type(parts) is dict and parts.keys() == _DTYPE_KEYS and type(parts["formats"]) is list:
+        _check_texts(parts)
         formats = [_build_dtype(numpy, part, depth + 1) for part in parts["formats"]]
         return numpy.dtype({**parts, "formats": formats})
     raise ValueError("a dtype that numpy did not write")
+
+
+def _check_texts(parts: dict[str, Any]) -> None:
+    for key, kinds in (("names", {str}), ("titles", {str, type(None)})):
+        if type(parts[key]) is not list or not kinds.issuperset(map(type, parts[key])):
+            raise ValueError(f"{key} of a dtype that are no text")
 
 
 def _check_shape(shape: object) -> None:

@@ -8,6 +8,7 @@ import re
 from typing import NoReturn
 
 from aiopg.codec._limits import DEFAULT_LIMITS, Limits
+from aiopg.codec._marks import PICKLE_MARK, unsafe_peer
 from aiopg.codec._path import ROOT, Step
 from aiopg.codec._protocol import Buffer
 from aiopg.codec._survey import survey
@@ -15,7 +16,8 @@ from aiopg.errors import CodecError
 
 __all__ = ["JsonCodec", "RawCodec"]
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# One that has no end is taken to the end of the text, or each quote in it would be tried in turn.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _SCALARS = frozenset({type(None), bool, int, str})
 
 
@@ -62,6 +64,8 @@ class JsonCodec:
         try:
             value: object = json.loads(text.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
+            if text.startswith(PICKLE_MARK):
+                raise unsafe_peer() from error
             raise CodecError("payload", "json", f"not JSON in UTF-8: {error}") from error
         if survey(value)[1] > self._limits.max_depth:
             raise CodecError("payload", "json", self._limits.too_deep())

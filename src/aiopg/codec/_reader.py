@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from aiopg.codec._collisions import MAX_COLLISIONS, check_hashes
 from aiopg.codec._extensions import DECODERS, MALFORMED, Code
-from aiopg.codec._limits import Limits
+from aiopg.codec._limits import LONGEST_REASON, Limits
 from aiopg.codec._marks import Kind
 from aiopg.codec._numpy import build_array, build_scalar
 from aiopg.codec._registry import TypeRegistry
 from aiopg.codec._survey import survey
 from aiopg.errors import CodecError
 
-__all__ = ["Reader", "malformed", "read_extension"]
+__all__ = ["ManyExtensionsError", "Reader", "malformed", "read_extension", "watched_extensions"]
 
 # What a decode= function may raise for content that it cannot use. Anything else is trouble of its own.
 _REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -21,7 +22,11 @@ _REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError
 
 def malformed(claimed: str, reason: str) -> CodecError:
     """The error for bytes that claim to be something and are not."""
-    return CodecError("payload", claimed, reason)
+    return CodecError("payload", _shortened(claimed), _shortened(reason))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
 
 
 def read_extension(code: int, data: bytes) -> object:
@@ -38,6 +43,28 @@ def read_extension(code: int, data: bytes) -> object:
         return decoder(data)
     except MALFORMED as error:
         raise malformed(Code(code).name.lower(), f"malformed: {error}") from error
+
+
+class ManyExtensionsError(ValueError):
+    """A payload has extensions enough for its keys to collide: it is to be read with `build_map`."""
+
+
+def watched_extensions() -> Callable[[int, bytes], object]:
+    """`read_extension` for one payload, which gives up where there are so many that keys could collide.
+
+    Raises:
+        ManyExtensionsError: there are more than `MAX_COLLISIONS`.
+    """
+    left = MAX_COLLISIONS
+
+    def extension(code: int, data: bytes) -> object:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ManyExtensionsError
+        return read_extension(code, data)
+
+    return extension
 
 
 class _Mark:
@@ -123,10 +150,16 @@ class Reader:
         return instance
 
 
+def _members(items: list[Any]) -> list[Any]:
+    members = items[1:]
+    check_hashes(members)
+    return members
+
+
 _BUILDERS: dict[int, Callable[[Reader, list[Any]], object]] = {
     Kind.TUPLE: lambda _, items: tuple(items[1:]),
-    Kind.SET: lambda _, items: set(items[1:]),
-    Kind.FROZENSET: lambda _, items: frozenset(items[1:]),
+    Kind.SET: lambda _, items: set(_members(items)),
+    Kind.FROZENSET: lambda _, items: frozenset(_members(items)),
     Kind.OBJECT: Reader.build_object,
     Kind.ARRAY: lambda _, items: build_array(items),
     Kind.SCALAR: lambda _, items: build_scalar(items),

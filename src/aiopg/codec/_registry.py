@@ -92,8 +92,9 @@ class TypeRegistry:
             cls: the class.
             name: its name on the wire; by default its module and qualified name.
             encode: takes an instance and returns what is to be sent of it: anything that can be sent.
-            decode: takes what `encode` returned and returns an instance. An ArithmeticError, AttributeError,
-                LookupError, TypeError or ValueError from it becomes a CodecError; others pass.
+            decode: takes what `encode` returned and returns an instance. It is called with whatever a peer chose
+                to send. An ArithmeticError, AttributeError, LookupError, RecursionError, TypeError or ValueError
+                from it becomes a CodecError; others pass.
 
         Returns:
             The class, unchanged; without `cls`, a decorator.

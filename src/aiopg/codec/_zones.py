@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from datetime import UTC, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-__all__ = ["pack_zone", "unpack_zone"]
+__all__ = ["ZONES", "pack_zone", "unpack_zone"]
 
 _NAIVE, _UTC, _OFFSET, _NAMED_OFFSET, _KEY = range(5)
 _OFFSET_FIELDS = struct.Struct(">iII")
 # A key is looked up as a path below the zone directories: it may be nothing but a plain relative one.
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_+-]{1,64}(/[A-Za-z0-9_+-]{1,64}){0,3}", re.ASCII)
+
+ZONES = 1024
+"""Time zones that are kept once they were read from disk. There are about 600."""
 
 
 def pack_zone(zone: tzinfo | None) -> bytes:
@@ -61,6 +65,8 @@ def unpack_zone(data: bytes) -> tzinfo | None:
     raise ValueError(f"{kind} is no kind of time zone")
 
 
+# ZoneInfo keeps eight zones; a payload that goes round in more of them would read a file for each datetime.
+@functools.lru_cache(maxsize=ZONES)
 def _zone_of_key(key: str) -> ZoneInfo:
     if not _PLAIN_KEY.fullmatch(key):
         raise ValueError(f"{key!r} is no IANA time zone key")
