@@ -82,6 +82,8 @@ def extension(code: int, data: bytes) -> bytes:
     return b"\xc9" + len(data).to_bytes(4, "big") + bytes([code]) + data
 
 
+_CODEC = MsgpackCodec(full_registry())
+
 TOKENS = st.one_of(
     st.sampled_from(
         [b"\x80", b"\x81", b"\x82", b"\x90", b"\x91", b"\x93", b"\x95", b"\xc0", b"\xc1", b"\x01", b"\xa1x"]
@@ -92,9 +94,7 @@ TOKENS = st.one_of(
     st.integers(0, 6).map(lambda kind: b"\xd4\x40" + bytes([kind])),
     st.builds(extension, st.sampled_from([*range(14), 63, 64, 65, 127, 128, 255]), st.binary(max_size=20)),
     st.builds(lambda head, tail: bytes([head]) + tail, st.integers(0xD4, 0xD8), st.binary(min_size=2, max_size=17)),
-    OBJECTS.map(lambda obj: _CODEC.encode(obj)),
+    OBJECTS.map(_CODEC.encode),
 )
 """What hostile payloads are made of: heads that lie, marks, extensions of all codes, and whole values."""
 HOSTILE = st.lists(TOKENS, max_size=12).map(b"".join)
-
-_CODEC = MsgpackCodec(full_registry())

@@ -1,0 +1,1 @@
+"""Tests of what a hostile peer, member or stranger can do."""

@@ -31,6 +31,7 @@ class Collectives(GroupBase):
     - *Raises*: `ValueError` (a root that is no rank, a timeout not over 0), `GroupTimeoutError`, `PeerLostError`
       (a rank that this call needs is gone), `CollectiveMismatchError`, `GroupAbortedError`, `DataExpiredError`,
       `CodecError`, `PayloadTooLargeError`, `StoreFullError`, `StoreLostError`, `GroupClosedError`.
+      A `CodecError` about what another rank gave comes when the call is done: it is counted, and the group goes on.
     """
 
     async def barrier(self, timeout: float | None = 30.0, *, tag: Tag = 0) -> None:
