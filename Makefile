@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
 
-.PHONY: help demo test check lint types layers bench bench-quick simulate chaos crash clean
+.PHONY: help demo test check lint types layers bench bench-quick simulate chaos crash fuzz clean
 
 help:
 	@echo "make demo         real processes form a group and exchange objects"
@@ -12,6 +12,7 @@ help:
 	@echo "make simulate     50,000 seeds of the simulator (SEEDS=A-B for others)"
 	@echo "make chaos        1,000 broken connections under load; the long tests of liveness"
 	@echo "make crash        a store with a journal killed 100 times under load, in each mode"
+	@echo "make fuzz         10,000,000 inputs for what reads what strangers wrote (INPUTS=N)"
 	@echo "make bench        against vLLM's group and torch's TCPStore (fetches both, once)"
 	@echo "make bench-quick  the same, shorter"
 	@echo "make clean        remove what the other targets made"
@@ -46,6 +47,9 @@ chaos: .venv/.ready
 	AIOPG_TEST_LONG=1 AIOPG_CHAOS_CUTS=1000 $(BIN)/python -X dev -m pytest -s tests/system/test_chaos.py \
 	    tests/system/test_blocked.py tests/system/test_half_open.py
 
+fuzz: .venv/.ready
+	$(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),10000000) --jobs 2
+
 crash: .venv/.ready
 	AIOPG_CRASHES=100 $(BIN)/python -m pytest -s tests/system/test_restart.py
 
@@ -56,4 +60,4 @@ bench-quick: BENCH = --quick
 bench-quick: bench
 
 clean:
-	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz

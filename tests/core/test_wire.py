@@ -249,7 +249,7 @@ def test_texts_of_another_number_or_type_are_refused(kind: int) -> None:
 @pytest.mark.parametrize("kind", WITH_TEXTS)
 def test_an_array_that_says_nothing_is_refused(kind: int) -> None:
     """Empty texts and tags that are numbers are told by no array at all."""
-    nothing = [None if field is wire._TAG else field() for field in WITH_TEXTS[kind]]
+    nothing = [wire._EMPTY[field] for field in WITH_TEXTS[kind]]
     refused(kind, bytes(wire._structs(wire._WIRE[kind][1])[2] - 17) + msgpack.packb(nothing))
 
 
