@@ -171,6 +171,27 @@ async def test_a_member_of_another_authority_is_refused_by_the_store(ours: Certi
         await asyncio.gather(*(group.close() for group in groups))
 
 
+async def test_a_store_that_closes_during_a_login_refuses_nobody(ours: Certificates) -> None:
+    """What ends a connection before it says a word may be leaving: whoever waits for the next store there finds it."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    class Leaving(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            transport.close()
+            ended.set()
+
+    leaving = await loop.create_server(Leaving, "127.0.0.1", 0, ssl=ours.lenient_store.server_context())
+    port = leaving.sockets[0].getsockname()[1]
+    async with asyncio.TaskGroup() as tasks:
+        group = tasks.create_task(AsyncStatelessGroup.connect(
+            f"aiopg://127.0.0.1:{port}", rank=0, world_size=1, ssl=ours.member, store_timeout=30.0
+        ))  # fmt: skip
+        await ended.wait()
+        leaving.close()
+        async with StoreServer("127.0.0.1", port, ssl=ours.store):
+            await (await group).close()
+
+
 async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
     """The store must be who the member asked for."""
     authority, path = Authority(), tmp_path

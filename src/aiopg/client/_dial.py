@@ -25,6 +25,9 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 """Seconds between attempts, doubling, each drawn at random up to this: a thousand ranks do not come in step."""
 
+REFUSALS = 3
+"""So often in a row a store must look as if it refused this member's certificate (`CertificateRefusedError`)."""
+
 NOT_YET = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOENT, errno.EPIPE, errno.EAGAIN})
 """Nobody serves there now; somebody may a moment later. Everything else (no route, no such host) is final."""
 
@@ -66,27 +69,40 @@ async def dial(
 async def dial_once(
     address: Address, deadline: float, *, grace: float = GRACE_SECONDS, token: bytes = b"", road: Road = take_road
 ) -> Client:
-    """One attempt.
+    """One attempt; as many as it takes to tell a store that refuses this member's certificate from one that is closing.
 
     Raises:
-        AuthenticationError: store and member do not share a token.
+        AuthenticationError: store and member do not share a token, or one refuses the other's certificate.
         StoreUnreachableError: final, see `dial`.
         ConnectionError: nobody serves there now.
         TimeoutError: whoever is there had not answered by the deadline.
     """
+    try:
+        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+            for _ in range(REFUSALS - 1):
+                try:
+                    return await _attempt(address, grace, token, road)
+                except CertificateRefusedError:
+                    await asyncio.sleep(FIRST_PAUSE)
+            return await _attempt(address, grace, token, road)
+    except CertificateRefusedError as error:
+        raise AuthenticationError(str(address), str(error)) from error
+    except TimeoutError as error:
+        raise TimeoutError("no answer in time") from error
+
+
+async def _attempt(address: Address, grace: float, token: bytes, road: Road) -> Client:
+    """Raises as `dial_once` does, and `CertificateRefusedError`."""
     name = str(address)
     client = Client(Limits(), address, road, grace=grace, token=token)
     try:
-        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-            await client.open()
-    except TimeoutError as error:
-        raise TimeoutError("no answer in time") from error
+        await client.open()
     except ProtocolError as error:
         raise StoreUnreachableError(name, error.reason) from error
     except SessionOverError as error:
         raise ConnectionError(str(error)) from error  # it is just ending, or full: a moment later it may not be
-    except CertificateRefusedError as error:
-        raise AuthenticationError(name, str(error)) from error
+    except (CertificateRefusedError, TimeoutError):
+        raise
     except ssl.SSLCertVerificationError as error:
         raise AuthenticationError(
             name, f"this member refuses the store's certificate: {error.verify_message}"
