@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from aiopg._core.messages import Join
 from aiopg.errors import (
+    FencedError,
     GroupAbortedError,
     GroupClosedError,
     PeerLostError,
@@ -15,7 +17,7 @@ from aiopg.errors import (
     WorldSizeMismatchError,
 )
 
-from .cluster import Cluster, Member
+from .cluster import TTL, Cluster, Member
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
@@ -297,3 +299,20 @@ def test_groups_and_seats_are_bounded() -> None:
     assert isinstance(fourth, StoreFullError)
     assert fourth.limit == "groups"
     assert not cluster.member(1, 2, "a", session="u").join.waits
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_takeover_that_finds_no_room_puts_nobody_out(alone: bool) -> None:
+    """Unless the group of whom it puts out ends with that, and makes the room."""
+    cluster = Cluster(groups=1)
+    holder, other = cluster.group(2)
+    if alone:
+        other.leave()
+    joins = cluster.say("new", Join(cluster.number(), 0, "g", 0, 2, TTL, "newcomer", takeover=True))
+    barrier = holder.barrier()
+    if alone:
+        assert joins.waits
+        assert isinstance(barrier.error, FencedError)
+    else:
+        assert isinstance(joins.error, StoreFullError)
+        assert other.barrier().answer == barrier.answer == b""

@@ -191,6 +191,7 @@ class Engine:
         self._replies.check(session, join.call)
         holder = self._groups.holder(join)
         if holder is not None and join.takeover:
+            self._groups.check_succession(holder, join)
             self._fence(holder, join.holder)
         elif holder is not None and holder.session in self._away:
             queued = Queued(session, join, holder, self._queue)

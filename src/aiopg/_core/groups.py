@@ -224,6 +224,14 @@ class Groups:
         oldest = next(open_lives, None)
         return oldest.seats.get(join.rank) if oldest is not None else None
 
+    def check_succession(self, holder: Seat, join: Join) -> None:
+        """Raise `StoreFullError` if the joiner would get no seat though its holder were put out."""
+        ends = holder.incarnation
+        others = [life for life in self._incarnations[join.group] if life is not ends]
+        stays = ends.live and len(ends.seats) > 1
+        if stays and not any(join.rank not in life.gone and not life.aborted for life in others):
+            self._check_number()
+
     def _free_seat(self, join: Join) -> Incarnation | None:
         if (holder := self.holder(join)) is not None:
             raise RankConflictError(join.group, join.rank, holder.holder)
@@ -232,9 +240,12 @@ class Groups:
                 return incarnation
         return None
 
-    def _open(self, join: Join) -> Incarnation:
+    def _check_number(self) -> None:
         if len(self) >= self.limits.groups:
             raise StoreFullError("groups", self.limits.groups)
+
+    def _open(self, join: Join) -> Incarnation:
+        self._check_number()
         self._last_number += 1
         incarnation = Incarnation(self, join.group, self._last_number, join.world_size)
         self._incarnations.setdefault(join.group, []).append(incarnation)

@@ -33,9 +33,9 @@ class CertificateRefusedError(ConnectionError):
     """Over TLS the store ended the connection before it said a word.
 
     In TLS 1.3 a client has done its part before the server has looked at its certificate (RFC 8446, section 4.4.2), and
-    Python's servers do not say why they end a handshake. A store that closes or is killed in that moment looks the same.
-    So it is taken for a refusal when it comes again at once (`_dial`), and only where a session is opened: who resumes
-    one tries on. Never leaves `client`.
+    Python's servers do not say why they end a handshake; one that closes or is killed in that moment looks the same. So
+    it is taken for a refusal when it comes again at once (`_dial`), and only where a session is opened: who resumes one
+    tries on. Never leaves `client`.
     """
 
 
