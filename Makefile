@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
 
-.PHONY: help demo test check lint types layers bench bench-quick simulate chaos crash fuzz clean
+.PHONY: help demo test test-tls check lint types layers bench bench-quick simulate chaos crash fuzz clean
 
 help:
 	@echo "make demo         real processes form a group and exchange objects"
 	@echo "make test         all tests"
-	@echo "make check        ruff, mypy --strict, import-linter, all tests"
+	@echo "make test-tls     the tests of many processes once more, over TLS and over mutual TLS"
+	@echo "make check        ruff, mypy --strict, import-linter, all tests, test-tls"
 	@echo "make simulate     50,000 seeds of the simulator (SEEDS=A-B for others)"
 	@echo "make chaos        1,000 broken connections under load; the long tests of liveness"
 	@echo "make crash        a store with a journal killed 100 times under load, in each mode"
@@ -28,6 +29,17 @@ demo: .venv/.ready
 test: .venv/.ready
 	$(BIN)/python -X dev -m pytest
 
+# AIOPG_TLS_* is all that differs: neither the tests nor their programs know of TLS. Unix sockets have none.
+test-tls: .venv/.ready
+	rm -rf .tls
+	$(BIN)/aiopg certs .tls
+	for mutual in 0 1; do \
+	    echo "over TLS, AIOPG_TLS_MUTUAL=$$mutual"; \
+	    AIOPG_TLS_CERT=$(CURDIR)/.tls/store.pem AIOPG_TLS_KEY=$(CURDIR)/.tls/store.key \
+	    AIOPG_TLS_CA=$(CURDIR)/.tls/ca.pem AIOPG_TLS_MUTUAL=$$mutual \
+	    $(BIN)/python -X dev -m pytest tests/system tests/test_processes.py -k "not unix" || exit 1; \
+	done
+
 lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,7 +50,7 @@ types: .venv/.ready
 layers: .venv/.ready
 	$(BIN)/lint-imports
 
-check: lint types layers test
+check: lint types layers test test-tls
 
 simulate: .venv/.ready
 	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1-50000) --jobs 2
@@ -60,4 +72,4 @@ bench-quick: BENCH = --quick
 bench-quick: bench
 
 clean:
-	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
+	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .tls
