@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
+import uvloop
 
 from aiopg import AsyncStatelessGroup, GroupAbortedError, Limits, PeerLostError, StoreServer
 from aiopg._core.frames import PREFIX_CODES, PREFIX_HEAD_BYTES
@@ -30,6 +32,9 @@ from aiopg._core.messages import (
 )
 from aiopg.errors import ProtocolError
 from tests.security.stranger import Stranger
+from tests.system.ranks import resident_bytes
+
+TAGS = 1_000_000
 
 TOKEN = "correct horse battery staple"
 
@@ -83,12 +88,21 @@ async def a_body_that_never_comes(hostile: Stranger) -> None:
     raw(hostile, hostile.session.sent + 1, 0, 20, bytes(32), lie=Limits().payload_bytes)
 
 
-async def a_million_tags(hostile: Stranger) -> None:
-    for number in range(20_000):
-        hostile.say(Put(number + 2, 1, 0, number, (b"x",)))
-        hostile.say(Arrive(number + 100_002, 1, number, 1, "barrier", -1, "", Needs.ALL, 0))
-        if number % 500 == 0:
-            await hostile.writer.drain()
+async def more_tags_than_are_kept(hostile: Stranger) -> None:
+    await say_many_tags(hostile, range(3000))
+
+
+async def say_many_tags(hostile: Stranger, numbers: range) -> None:
+    """A message and a collective that never ends, each with a tag of its own. As much is said as a member may say."""
+    if numbers.start == 0:
+        for seat in (2, 3):
+            hostile.say(Join(seat, seat, "its own pair", seat - 2, 2, 60.0, "it"))
+    for number in numbers:
+        hostile.say(Put(2 * number + 10, 2, 1, number, (b"x",)))
+        hostile.say(Arrive(2 * number + 11, 2, -number, 1, "barrier", -1, "", Needs.ALL, 0))
+        while hostile.session.full:
+            if not await hostile.hear():
+                raise ConnectionError("the store has ended it")
 
 
 async def events_of_the_store(hostile: Stranger) -> None:
@@ -138,7 +152,7 @@ async def garbage(hostile: Stranger) -> None:
 
 ATTACKS: list[Attack] = [
     a_taken_rank, another_size, wrong_round_numbers, an_acknowledgement_from_the_future, a_gap, giant_lengths,
-    a_body_that_never_comes, a_million_tags, events_of_the_store, what_is_not_there, more_calls_than_may_wait,
+    a_body_that_never_comes, more_tags_than_are_kept, events_of_the_store, what_is_not_there, more_calls_than_may_wait,
     questions_and_no_answer_read, an_abort, garbage,
 ]  # fmt: skip
 
@@ -146,7 +160,26 @@ ATTACKS: list[Attack] = [
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 async def test_a_second_group_on_the_store_never_notices(attack: Attack) -> None:
     """Before, during and after: every call has its right result, no error, and nothing of it is left behind."""
-    async with StoreServer(token=TOKEN, limits=SMALL) as server:
+    await beside_victims(attack, SMALL)
+
+
+@pytest.mark.timeout(600)
+def test_a_million_tags_are_not_kept() -> None:
+    """Nor is the memory that they would take: past the limits each is refused, and the others never notice."""
+    held = []
+
+    async def attack(hostile: Stranger) -> None:
+        for start in range(0, TAGS // 2, TAGS // 8):
+            await say_many_tags(hostile, range(start, start + TAGS // 8))
+            held.append(resident_bytes(os.getpid()))
+
+    uvloop.run(beside_victims(attack, Limits(group_messages=2000, open_rounds=2000)))
+    assert held[-1] < held[0] + TAGS
+
+
+async def beside_victims(attack: Attack, limits: Limits) -> None:
+    """An attack, and beside it two members of another group that go on as if nothing were."""
+    async with StoreServer(token=TOKEN, limits=limits) as server:
         victims = await asyncio.gather(
             *(
                 AsyncStatelessGroup.connect(server.address, rank=rank, world_size=2, group="victims", token=TOKEN)
@@ -166,7 +199,7 @@ async def test_a_second_group_on_the_store_never_notices(attack: Attack) -> None
         hostile.writer.transport.abort()
         await asyncio.gather(*(group.barrier(20.0) for group in victims))
         names = {group["name"] for group in server.describe()["groups"]}  # type: ignore[attr-defined]
-        assert names <= {"victims", "its own"}
+        assert names <= {"victims", "its own", "its own pair"}
         await asyncio.gather(*(group.close() for group in victims))
 
 

@@ -29,8 +29,8 @@ HAS_TLS = bool(os.environ.get("AIOPG_TLS_CA"))
 """Whether this run of the tests is over TLS: `make test-tls`."""
 
 HARMLESS = ("Executing ", "  ", *(("socket.send() raised exception.",) if HAS_TLS else ()))
-"""What a rank may say on stderr: that a step took long, in debug mode; and over TLS, where asyncio's transports do not
-tell that they are closing (`_SSLProtocolTransport.is_closing`), that more was written to a connection after it broke."""
+"""What a rank may say on stderr: in debug mode that a step took long; and over TLS, where asyncio's transports do not
+say that they are closing (`_SSLProtocolTransport.is_closing`), that more was written after a connection broke."""
 
 _ports: Iterator[int] = itertools.count(20000 + os.getpid() % 8000)
 
