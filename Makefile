@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
 
-.PHONY: help demo test test-tls check lint types layers bench bench-quick simulate chaos crash fuzz clean
+.PHONY: help demo test test-tls check lint types layers bench bench-quick bench-strangers simulate chaos crash fuzz clean
 
 help:
 	@echo "make demo         real processes form a group and exchange objects"
@@ -16,6 +16,7 @@ help:
 	@echo "make fuzz         10,000,000 inputs for what reads what strangers wrote (INPUTS=N)"
 	@echo "make bench        against vLLM's group and torch's TCPStore (fetches both, once)"
 	@echo "make bench-quick  the same, shorter"
+	@echo "make bench-strangers  a group beside 1,100 connections that never log in"
 	@echo "make clean        remove what the other targets made"
 
 .venv/.ready: pyproject.toml
@@ -70,6 +71,9 @@ bench: .venv/.ready
 
 bench-quick: BENCH = --quick
 bench-quick: bench
+
+bench-strangers: .venv/.ready
+	$(BIN)/python -m benchmarks.strangers
 
 clean:
 	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .tls
