@@ -12,8 +12,8 @@ PROC = Path("/proc")
 
 
 def children(pid: int) -> list[int]:
-    """Process ids of all children that were not waited for."""
-    return [child for child, fields in _stats() if int(fields[1]) == pid]
+    """Process ids of all children that were not waited for, but that which Python's multiprocessing keeps for good."""
+    return [child for child, fields in _stats() if int(fields[1]) == pid and not _is_tracker(child)]
 
 
 async def child_of(pid: int, seconds: float) -> int:
@@ -41,6 +41,13 @@ def has_ended(pid: int, seconds: float = 5) -> bool:
 def gone(pid: int) -> bool:
     """Whether a process runs no more; a zombie does not."""
     return all(fields[0] in "ZX" for process, fields in _stats() if process == pid)
+
+
+def _is_tracker(pid: int) -> bool:
+    try:
+        return b"multiprocessing.resource_tracker" in (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return False  # it has ended
 
 
 def _stats() -> Iterator[tuple[int, list[str]]]:

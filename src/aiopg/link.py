@@ -206,6 +206,8 @@ class Link(asyncio.BufferedProtocol):
         return None if self._closed else self._session
 
     def _block_updated(self, block: memoryview, nbytes: int) -> None:
+        if self._closed:
+            return
         self._block_filled += nbytes
         is_login = len(block) == LOGIN_BYTES
         if not is_login:
@@ -266,6 +268,9 @@ class Link(asyncio.BufferedProtocol):
         if self._closed:
             return
         self._closed = True
+        if self._session is None:
+            # Over TLS there may be more to read before the transport is gone (asyncio asks for room while it closes).
+            self._block, self._block_filled = memoryview(bytearray(HANDSHAKE_BYTES)), 0
         if self._acknowledge_timer is not None:
             self._acknowledge_timer.cancel()
             self._acknowledge_timer = None

@@ -17,7 +17,7 @@ from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.workers import fuzz, keep
 
-SECONDS = float(os.environ.get("AIOPG_FUZZ_SECONDS") or (30 if os.environ.get("CI") == "true" else 3))
+SECONDS = float(os.environ.get("AIOPG_FUZZ_SECONDS") or 3)
 SEED = int(os.environ.get("AIOPG_FUZZ_SEED") or secrets.randbelow(10**9))
 ENDLESS = 10**12
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Self
+from ssl import SSLContext
+from typing import Self, cast
 
 from aiopg._core.frames import FrameReceiver, Received
 from aiopg._core.handshake import HANDSHAKE_BYTES, LOGIN_BYTES, login_proofs, pack_hello
@@ -14,6 +15,7 @@ from aiopg._core.messages import Message, Open, Opened
 from aiopg._core.session import Session
 from aiopg._core.wire import decode_message
 from aiopg.address import Address
+from aiopg.tls import channel_binding
 
 __all__ = ["Stranger", "fake_store"]
 
@@ -28,12 +30,12 @@ class Stranger:
         self._frames = FrameReceiver(Limits())
 
     @classmethod
-    async def come(cls, url: str) -> Self:
+    async def come(cls, url: str, ssl: SSLContext | None = None) -> Self:
         """Connect to the store at `url`."""
         address = Address.parse(url)
         if address.path:
             return cls(*await asyncio.open_unix_connection(address.path))
-        return cls(*await asyncio.open_connection(address.host, address.port))
+        return cls(*await asyncio.open_connection(address.host, address.port, ssl=ssl))
 
     async def greet(self, nonce: bytes = b"n" * 32, token: bytes = b"") -> bytes:
         """Say hello, and log in if there is a token; what the store said last."""
@@ -42,7 +44,8 @@ class Stranger:
         welcome = await self.reader.readexactly(HANDSHAKE_BYTES)
         if not token:
             return welcome
-        self.writer.write(login_proofs(token, hello, welcome, b"").member)
+        binding = channel_binding(cast(asyncio.Transport, self.writer.transport))
+        self.writer.write(login_proofs(token, hello, welcome, binding).member)
         return await self.reader.readexactly(LOGIN_BYTES)
 
     async def open(self, token: bytes = b"") -> Self:

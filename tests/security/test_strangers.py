@@ -11,7 +11,10 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from ssl import SSLContext
 
 import pytest
 
@@ -20,6 +23,7 @@ from aiopg._core.frames import PREFIX_HEAD_BYTES
 from aiopg._core.handshake import HANDSHAKE_BYTES
 from aiopg.address import Address
 from aiopg.server._doorkeeper import Doorkeeper
+from tests.security.conftest import Certificates
 from tests.security.stranger import Stranger
 
 TOKEN = "correct horse battery staple"
@@ -46,8 +50,11 @@ async def idle(url: str, count: int) -> list[socket.socket]:
 
 async def test_idle_and_slow_strangers_do_not_keep_a_group_from_its_work() -> None:
     """A thousand that are silent, and a hundred that send byte by byte: a group of 8 forms and works beside them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    with raised_limit():
+        await _work_beside_strangers()
+
+
+async def _work_beside_strangers() -> None:
     async with StoreServer(token=TOKEN, limits=Limits(handshake_seconds=60.0)) as server:
         before = await _barrier_seconds(server.address)
         silent = await idle(server.address, 1000)
@@ -56,9 +63,38 @@ async def test_idle_and_slow_strangers_do_not_keep_a_group_from_its_work() -> No
         beside = await _barrier_seconds(server.address)
         for drip in drips:
             drip.cancel()
+        assert len(server._started().doorkeeper._strangers) == 1100
         for sock in silent + slow:
             sock.close()
         assert beside < 10 * before  # no bound on time is tighter here: machines are noisy
+
+
+@pytest.mark.parametrize("limit", ["-Sn", "-n"])
+async def test_strangers_do_not_take_the_last_descriptor(limit: str) -> None:
+    """Where a process may open 1,024 files: the store lets itself have as many as the system allows, and keeps half."""
+    command = f"ulimit {limit} 1024; exec {sys.executable} -m aiopg serve"
+    with raised_limit():
+        served = await asyncio.create_subprocess_exec("bash", "-c", command, stdout=subprocess.PIPE)
+        try:
+            assert served.stdout is not None
+            url = (await served.stdout.readline()).decode().strip()
+            silent = await idle(url, 1100)
+            groups = await asyncio.wait_for(team(url, 8), 10)
+            await asyncio.gather(*(group.barrier() for group in groups))
+            await asyncio.gather(*(group.close() for group in groups))
+            for sock in silent:
+                sock.close()
+        finally:
+            served.terminate()
+            await served.wait()
+
+
+@contextmanager
+def raised_limit() -> Iterator[None]:
+    """Room for a crowd in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
@@ -109,13 +145,16 @@ async def test_past_the_limit_the_oldest_stranger_makes_room() -> None:
             stranger.leave()
 
 
-async def team_named(url: str, name: str, token: str = "") -> AsyncStatelessGroup:
+async def team_named(
+    url: str, name: str, token: str = "", ssl: SSLContext | None = None, timeout: float = 30.0
+) -> AsyncStatelessGroup:
     """A group of one."""
-    return await AsyncStatelessGroup.connect(url, rank=0, world_size=1, group=name, token=token)
+    connect = AsyncStatelessGroup.connect
+    return await connect(url, rank=0, world_size=1, group=name, token=token, ssl=ssl, store_timeout=timeout)
 
 
 async def test_who_guesses_is_slowed_down_and_members_come_in_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    """`failed_logins` of one address in a second; then it is not heard for a moment. One line in the log for all."""
+    """Past `failed_logins` of one address in a second no wrong one is answered. One line in the log for all."""
     async with StoreServer(token=TOKEN, limits=Limits(failed_logins=5)) as server:
         with caplog.at_level(logging.WARNING, "aiopg.server"):
             outcomes = [await _guess(server.address) for _ in range(40)]
@@ -127,8 +166,34 @@ async def test_who_guesses_is_slowed_down_and_members_come_in_all_the_same(caplo
         await member.close()
 
 
-async def _guess(url: str) -> str:
-    stranger = await Stranger.come(url)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_who_guesses_keeps_no_member_out_that_comes_from_his_address(
+    ours: Certificates, tls: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While wrong logins come in without end, whoever knows the token comes in at the first attempt."""
+    ssl = ours.member.client_context() if tls else None
+    async with StoreServer(token=TOKEN, limits=Limits(failed_logins=1), ssl=ours.store if tls else None) as server:
+        guesses = [0]
+
+        async def guess() -> None:
+            while True:
+                await _guess(server.address, ssl)
+                guesses[0] += 1
+
+        guessing = [asyncio.create_task(guess()) for _ in range(4)]
+        for number in range(20):
+            await (await team_named(server.address, str(number), TOKEN, ssl, timeout=1.0)).close()
+        while guesses[0] < 20:
+            await _guess(server.address, ssl)
+            guesses[0] += 1
+        for task in guessing:
+            task.cancel()
+        await asyncio.wait(guessing)
+    assert not [record.message for record in caplog.records if record.name == "asyncio" and record.levelname == "ERROR"]
+
+
+async def _guess(url: str, ssl: SSLContext | None = None) -> str:
+    stranger = await Stranger.come(url, ssl)
     try:
         await stranger.greet(token=OTHER.encode())
     except (ConnectionError, asyncio.IncompleteReadError):

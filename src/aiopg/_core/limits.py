@@ -88,7 +88,7 @@ class Limits:
     """Connections that have not opened a session. Past it the oldest one is cut for the newest (sshd: 100)."""
 
     failed_logins: int = 10
-    """Logins that may fail from one address within a second. Past it the address is not heard for the rest of that."""
+    """Logins that fail from one address within a second and are told so. Further ones are not answered, only ended."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgpack import Packer, unpackb
 
-from aiopg.codec._collisions import MAX_COLLISIONS, build_map
+from aiopg.codec._collisions import MAX_COLLISIONS, may_be_slow
 from aiopg.codec._extensions import ENCODERS
 from aiopg.codec._limits import CONTAINER_HEADS, DEFAULT_LIMITS, Limits, check_payload, extension_bound
 from aiopg.codec._marks import MARK_HEAD, MARKS, PICKLE_MARK, Kind, unsafe_peer
@@ -134,7 +134,7 @@ class MsgpackCodec:
             if _MARK_BYTE in data and MARK_HEAD in data:
                 return self._decode_marked(data, measures, large)
             if large:
-                value: object = _decode_large(data)
+                value: object = _decode_large(data, Reader(self._registry, self._limits, measures=False))
             else:
                 value = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=read_extension)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -163,7 +163,7 @@ class MsgpackCodec:
         reader = Reader(self._registry, self._limits, measures=measures)
         value: object = unpackb(
             data, strict_map_key=False, timestamp=3, ext_hook=reader.extension, list_hook=reader.array,
-            object_pairs_hook=build_map if large else None,
+            object_pairs_hook=reader.tables.make_map if large else None,
         )  # fmt: skip
         reader.finish()
         if measures and survey(value, reader.depths)[1] > self._max_depth:
@@ -177,14 +177,16 @@ def _check_large(data: bytes, limits: Limits) -> None:
     check_payload(data, limits, "payload")
 
 
-def _decode_large(data: bytes) -> Any:
+def _decode_large(data: bytes, reader: Reader) -> Any:
     """The object of a payload without marks that is large enough for its keys to collide."""
-    if len(data) > _COUNTED or extension_bound(data) <= MAX_COLLISIONS:
+    if not may_be_slow(data) and (len(data) > _COUNTED or extension_bound(data) <= MAX_COLLISIONS):
         try:
             return unpackb(data, strict_map_key=False, timestamp=3, ext_hook=watched_extensions())
         except ManyExtensionsError:
             pass  # they may be keys, and few of them came before it was known
-    return unpackb(data, strict_map_key=False, timestamp=3, ext_hook=read_extension, object_pairs_hook=build_map)
+    return unpackb(
+        data, strict_map_key=False, timestamp=3, ext_hook=reader.extension, object_pairs_hook=reader.tables.make_map
+    )
 
 
 def _refusal(data: bytes, error: Exception) -> CodecError:

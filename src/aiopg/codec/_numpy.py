@@ -156,5 +156,5 @@ def _check_texts(parts: dict[str, Any]) -> None:
 
 
 def _check_shape(shape: object) -> None:
-    if type(shape) is not list or len(shape) > 64 or any(type(n) is not int or n < 0 for n in shape):
+    if type(shape) is not list or len(shape) > 64 or any(type(n) is not int or not 0 <= n < 2**63 for n in shape):
         raise ValueError("a shape that is no list of sizes")

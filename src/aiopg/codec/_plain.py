@@ -62,7 +62,7 @@ class JsonCodec:
         text = bytes(payload)
         self._check_containers(text, "payload")
         try:
-            value: object = json.loads(text.decode(), parse_constant=_refuse_constant)
+            value: object = json.loads(text.decode(), parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             if text.startswith(PICKLE_MARK):
                 raise unsafe_peer() from error
@@ -100,6 +100,13 @@ class JsonCodec:
         bare = _STRING.sub(b"", text)
         if bare.count(b"[") + bare.count(b"{") > allowed:
             raise CodecError(path, "json", self._limits.too_many(allowed))
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{digits[:50]} is too large for a float")
+    return value
 
 
 def _refuse_constant(text: str) -> NoReturn:

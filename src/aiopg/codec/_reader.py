@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from aiopg.codec._collisions import MAX_COLLISIONS, check_hashes
+from aiopg.codec._collisions import MAX_COLLISIONS, Tables, is_long
 from aiopg.codec._extensions import DECODERS, MALFORMED, Code
 from aiopg.codec._limits import LONGEST_REASON, Limits
 from aiopg.codec._marks import Kind
@@ -50,17 +50,17 @@ class ManyExtensionsError(ValueError):
 
 
 def watched_extensions() -> Callable[[int, bytes], object]:
-    """`read_extension` for one payload, which gives up where there are so many that keys could collide.
+    """`read_extension` for one payload, which gives up where keys could collide.
 
     Raises:
-        ManyExtensionsError: there are more than `MAX_COLLISIONS`.
+        ManyExtensionsError: there are more than `MAX_COLLISIONS`, or one is a long int.
     """
     left = MAX_COLLISIONS
 
     def extension(code: int, data: bytes) -> object:
         nonlocal left
         left -= 1
-        if left < 0:
+        if left < 0 or (code == Code.INT and is_long(data)):
             raise ManyExtensionsError
         return read_extension(code, data)
 
@@ -94,11 +94,14 @@ class Reader:
         self._limits = limits
         self._measures = measures
         self._open: list[_Mark] = []
+        self.tables = Tables()
         self.depths: dict[int, int] = {}
 
     def extension(self, code: int, data: bytes) -> object:
         """The value of an extension; for a mark, what `array` will look for."""
         if code != Code.MARK:
+            if code == Code.INT and is_long(data):
+                self.tables.has_long_ints = True
             return read_extension(code, data)
         if len(data) != 1 or data[0] not in _BUILDERS:
             raise malformed("mark", "not part of this format; the sender may have a later version")
@@ -150,16 +153,10 @@ class Reader:
         return instance
 
 
-def _members(items: list[Any]) -> list[Any]:
-    members = items[1:]
-    check_hashes(members)
-    return members
-
-
 _BUILDERS: dict[int, Callable[[Reader, list[Any]], object]] = {
     Kind.TUPLE: lambda _, items: tuple(items[1:]),
-    Kind.SET: lambda _, items: set(_members(items)),
-    Kind.FROZENSET: lambda _, items: frozenset(_members(items)),
+    Kind.SET: lambda reader, items: reader.tables.make_set(items[1:]),
+    Kind.FROZENSET: lambda reader, items: frozenset(reader.tables.make_set(items[1:])),
     Kind.OBJECT: Reader.build_object,
     Kind.ARRAY: lambda _, items: build_array(items),
     Kind.SCALAR: lambda _, items: build_scalar(items),

@@ -77,7 +77,7 @@ class ServerConnection(Link):
         if is_unix and not doorkeeper.asks_token and is_stranger(sock):
             self.cut("it belongs to another user of this host")
         else:
-            doorkeeper.came(self, self.address)
+            doorkeeper.came(self)
 
     def preamble_received(self, data: bytes) -> None:
         asks_token = self._sessions.doorkeeper.asks_token
@@ -94,8 +94,8 @@ class ServerConnection(Link):
         doorkeeper = self._sessions.doorkeeper
         known = doorkeeper.login(data, self._hello, self._welcome, channel_binding(self._transport))
         if known is None:
-            doorkeeper.login_failed(self.address)
-            self.write((REFUSED_LOGIN,))
+            if doorkeeper.login_failed(self.address):
+                self.write((REFUSED_LOGIN,))
             self.finish("it does not know a token of this store")
             return
         token, proof = known

@@ -2,12 +2,13 @@
 
 A stranger is a connection that has not opened a session. It has `Limits.handshake_seconds` for the whole handshake, in
 which it may say no more than the handshake's fixed bytes and one small frame, and costs no buffer before that. When
-there are `Limits.strangers` of them the oldest is put out for the newest: a member is a stranger for milliseconds, so
-whoever stays longest is the one to go (sshd drops at random, and so refuses some of those who would log in).
+there are `Limits.strangers` of them (or they have half the descriptors of the process) the oldest is put out for the
+newest: a member is a stranger for milliseconds, so whoever stays longest is the one to go (sshd drops at random, and so
+refuses some of those who would log in). With TLS they are counted from when their TLS handshake is done.
 
-An address from which `Limits.failed_logins` failed within a second is not heard for the rest of that second: who
-guesses at a token is slowed down, and a member at that address comes again a moment later, as it does where a store is
-just starting.
+From an address where `Limits.failed_logins` failed within a second, further wrong proofs are not answered in it. Right
+ones are: whoever guesses, or has an old token, keeps no member out that comes from the same address. That makes no
+guess more likely: a token has 16 bytes or more.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from aiopg._core.handshake import login_proofs
 from aiopg._core.limits import Limits
+from aiopg.server.descriptors import for_strangers
 from aiopg.tokens import Token
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ class Doorkeeper:
     def __init__(self, limits: Limits, tokens: tuple[Token, ...], now: Callable[[], float]) -> None:
         """`now`: monotonic seconds."""
         self.tokens = tokens
-        self._limits = limits
+        self._most_strangers = min(limits.strangers, for_strangers())
+        self._most_failures = limits.failed_logins
         self._now = now
         self._strangers: dict[ServerConnection, None] = {}
         self._failed: Counter[str] = Counter()  # logins, by address, in the second that began at _second
@@ -52,12 +55,9 @@ class Doorkeeper:
         """Whether nobody comes in without one."""
         return bool(self.tokens)
 
-    def came(self, stranger: ServerConnection, address: str) -> None:
-        """A connection was made. It or another one may be cut at once."""
-        if self._failures(address) >= self._limits.failed_logins:
-            self._refuse(stranger, f"too many failed logins from {address}")
-            return
-        if len(self._strangers) >= self._limits.strangers:
+    def came(self, stranger: ServerConnection) -> None:
+        """A connection was made. The oldest may be cut for it."""
+        if len(self._strangers) >= self._most_strangers:
             self._refuse(next(iter(self._strangers)), "there are too many connections that have not logged in")
         self._strangers[stranger] = None
 
@@ -74,18 +74,15 @@ class Doorkeeper:
                 found = token, proofs.store
         return found
 
-    def login_failed(self, address: str) -> None:
-        """A stranger did not know a token."""
-        self._failures(address)
-        self._failed[address] += 1
-        self._say(f"a login from {address} failed")
-
-    def _failures(self, address: str) -> int:
+    def login_failed(self, address: str) -> bool:
+        """A stranger did not know a token; whether it is to be told so."""
         now = self._now()
         if now >= self._second + 1:
             self._second = now
             self._failed.clear()
-        return self._failed[address]
+        self._failed[address] += 1
+        self._say(f"a login from {address} failed")
+        return self._failed[address] <= self._most_failures
 
     def _refuse(self, stranger: ServerConnection, why: str) -> None:
         self._strangers.pop(stranger, None)
