@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from aiopg._core.frames import Buffer, FrameReceiver, Received
+from aiopg._core.frames import Buffer, FrameReceiver, Received, body_size
 from aiopg._core.handshake import HANDSHAKE_BYTES, LOGIN_BYTES, check_magic
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Acknowledge, Goodbye, Message
@@ -34,6 +34,10 @@ ACKNOWLEDGE_MESSAGES = 64
 CLOSE_SECONDS = 2.0
 """What is still unwritten this long after close() is dropped: a peer that does not read cannot hold a close up."""
 
+RETAINED_BYTES = Limits().retained_bytes
+"""The other end has limits of its own: so many bytes of large messages, as many of small ones and one message more may
+be under way when a store takes no more of them."""
+
 _ASIDES = (Acknowledge, Goodbye)
 
 
@@ -49,6 +53,7 @@ class Link(asyncio.BufferedProtocol):
         self._receiver: FrameReceiver
         self._session: Session | None = None
         self._held: deque[Received] | None = None  # frames that wait until the session has room for their answers
+        self._held_bytes = 0
         self._acknowledge_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -119,7 +124,7 @@ class Link(asyncio.BufferedProtocol):
     def hold(self) -> None:
         """Take no more of the session's messages until it has room for the answers (`Session.full`)."""
         if self._held is None:
-            self._held = deque()
+            self._held, self._held_bytes = deque(), 0
 
     def close(self, reason: str) -> None:
         """End the session: say goodbye with the reason and close when all is written."""
@@ -241,13 +246,17 @@ class Link(asyncio.BufferedProtocol):
         if frame[1] > session.acknowledged:
             session.note_acknowledgement(frame[1])
         self._held.append(frame)
-        if len(self._held) > 2 * self._limits.outbox_frames:
+        self._held_bytes += body_size(frame[4])
+        limits = self._limits
+        most = 2 * max(limits.retained_bytes, RETAINED_BYTES) + limits.body_bytes
+        if len(self._held) > 2 * limits.outbox_frames or self._held_bytes > most:
             raise ProtocolError(f"{len(self._held)} messages, while answers to others are not acknowledged")
 
     def _take_held(self, session: Session) -> None:
         held = self._held
         while held and not session.full and not self._closed:
             frame = held.popleft()
+            self._held_bytes -= body_size(frame[4])
             if session.receive(frame[0], min(frame[1], session.acknowledged)):
                 self._dispatch(frame)
         if not held and not session.full:

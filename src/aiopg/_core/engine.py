@@ -76,7 +76,7 @@ class Engine:
         self._seats: dict[SessionId, dict[int, Seat]] = {}
         self._away: set[SessionId] = set()  # sessions that no connection carries
         self._queue: list[Queued] = []
-        self._fenced: dict[tuple[SessionId, int], FencedError] = {}  # seats that were taken over
+        self._fenced: dict[SessionId, dict[int, FencedError]] = {}  # seats that were taken over
         self._scopes: dict[SessionId, Scope] = {}  # of the sessions that may not join every group
         self._swept = 0.0
         self.complete(about)
@@ -142,8 +142,7 @@ class Engine:
         """A session is over: its members are gone from their groups, for the `reason` given."""
         self._away.discard(session)
         self._scopes.pop(session, None)
-        for key in [key for key in self._fenced if key[0] == session]:
-            del self._fenced[key]
+        self._fenced.pop(session, None)
         seats = self._seats.pop(session, {})
         for waiting in self._replies.waiting_of(session):
             if not isinstance(waiting, Seat):
@@ -212,7 +211,7 @@ class Engine:
                 self._replies.fail([waiting], error)
         for queued in [queued for queued in self._queue if queued.holder is seat]:
             self._refuse(queued, by)
-        self._fenced[seat.session, seat.seat] = error
+        self._fenced.setdefault(seat.session, {})[seat.seat] = error
         self._groups.lose(seat, f"its rank was taken over by {by}")
         self._unseat(seat.session, seat.seat)
 
@@ -238,10 +237,12 @@ class Engine:
             raise AuthenticationError("", f"this member's token is not for group {join.group!r:.200}")
         if join.seat in (seats := self._seats.get(session, {})):
             raise ProtocolError(f"seat {join.seat} is taken")
-        if len(seats) >= limits.seats:
+        if len(seats) + len(self._fenced.get(session, ())) >= limits.seats:
             raise StoreFullError("seats", limits.seats, "this session")
         if len(join.group.encode(errors="replace")) > limits.name_bytes or not join.group:
             raise UsageError(f"a group name has 1 to {limits.name_bytes} bytes, not {join.group!r:.200}")
+        if len(join.holder.encode(errors="replace")) > limits.reason_bytes:
+            raise UsageError(f"a member's name has at most {limits.reason_bytes} bytes, not {join.holder!r:.200}")
         if not 1 <= join.world_size <= limits.world_size:
             raise UsageError(f"world_size must be 1 to {limits.world_size} on this store, not {join.world_size}")
         if not 0 <= join.rank < join.world_size:
@@ -290,7 +291,7 @@ class Engine:
     def _seat(self, session: SessionId, number: int) -> Seat:
         seat = self._seats.get(session, {}).get(number)
         if seat is None:
-            if (fenced := self._fenced.get((session, number))) is not None:
+            if (fenced := self._fenced.get(session, {}).get(number)) is not None:
                 raise copy(fenced)
             raise GroupClosedError(f"seat {number} is not taken")
         return seat
@@ -384,7 +385,10 @@ class Engine:
 
     def _expire(self, session: SessionId, expire: Expire, now: float) -> None:
         incarnation = self._working_seat(session, expire.seat).incarnation
-        count = incarnation.mailboxes.expire(now) + incarnation.rounds.expire(now)
+        count = 0
+        if now >= incarnation.expired_at + SWEEP_SECONDS_LEAST:  # it looks at all that the group holds
+            incarnation.expired_at = now
+            count = incarnation.mailboxes.expire(now) + incarnation.rounds.expire(now)
         self._replies.answer_now(session, expire.call, pack_value(count))
 
     def _watch(self, session: SessionId, watch: Watch, now: float) -> None:

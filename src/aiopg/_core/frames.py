@@ -22,6 +22,7 @@ counts is how few steps there are and how little memory they touch.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from typing import TypeAlias
 
@@ -59,6 +60,9 @@ RECEIVE_BUFFER = 32 * 1024
 JOIN_BELOW = 16 * 1024
 """Bodies up to this size are copied behind their head: one buffer, one system call. Larger ones are not."""
 
+
+MAP_FROM = 1024 * 1024
+"""Bodies of this size or more are received into a mapping."""
 
 _NO_BODY = memoryview(bytearray(0))
 
@@ -161,7 +165,8 @@ class FrameReceiver:
         self.window = self._buffer[self._end :]
 
     def _begin_body(self, body_start: int, end: int, size: int) -> None:
-        self._body = memoryview(bytearray(size))
+        # What is only announced takes no memory: pages of a mapping are there when they are first written to.
+        self._body = memoryview(bytearray(size) if size < MAP_FROM else mmap.mmap(-1, size))
         self._filled = end - body_start
         self._body[: self._filled] = self._buffer[body_start:end]
         self._start = self._end = 0

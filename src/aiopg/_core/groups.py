@@ -112,6 +112,8 @@ class Incarnation:
         self.gone: dict[int, PeerLostError] = {}
         self.aborted: GroupAbortedError | None = None
         self.history = History(groups.replies)
+        self.expired_at = -math.inf
+        """When a member last asked to drop what has expired."""
         self.tallied = 0
         """Of `bytes`, what the store's total counts."""
         self.mailboxes = Mailboxes(name, groups.limits, groups.replies)
@@ -200,6 +202,8 @@ class Groups:
         Raises `RankConflictError`, `WorldSizeMismatchError` or `StoreFullError`.
         """
         incarnation = self._free_seat(join) or self._open(join)
+        if incarnation.history.is_long(incarnation.world_size):
+            raise UsageError(f"ranks of group {join.group!r:.200} were taken and given back too often: close it")
         seat = incarnation.seats[join.rank] = Seat(session, join, incarnation)
         incarnation.ttl = min(incarnation.ttl, join.ttl)
         self.replies.wait(seat)

@@ -14,6 +14,9 @@ from aiopg._core.replies import Replies, SessionId, Waiting
 
 __all__ = ["Happening", "History"]
 
+RANKS_COME_AND_GO = 4
+"""Once each is usual."""
+
 Happening: TypeAlias = tuple[str, int, str]
 
 
@@ -47,6 +50,10 @@ class History:
         watching, self.watching = self.watching, []
         for one in watching:
             self._tell(one)
+
+    def is_long(self, world_size: int) -> bool:
+        """Whether ranks came and went so often that it is no accident: what is kept whole must have an end."""
+        return len(self.happenings) > RANKS_COME_AND_GO * world_size + 100
 
     def watch(self, session: SessionId, watch: Watch) -> None:
         """Tell a member what it has not heard of, now or when there is something. Raises what `Replies.wait` does."""

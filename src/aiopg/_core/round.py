@@ -89,7 +89,7 @@ class Round:
         self.number = number
         self.signature = signature
         self.arrivals: dict[int, Arrival] = {}
-        self.told = set(rounds.gone)  # ranks that had their answer or error, or are gone and need none
+        self.told: set[int] = set()  # ranks that had their answer or error
         self.error: AiopgError | None = None  # the outcome of all who come, once decided to be a failure
         self.expired: AiopgError | None = None  # why parts are no longer here
         self.unconfirmed: set[int] = set()  # ranks answered whose acknowledgement a needer of ALL_TOLD awaits

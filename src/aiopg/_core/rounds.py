@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import islice
 
 from aiopg._core.frames import Body, Buffer, body_size
 from aiopg._core.limits import Limits
@@ -54,6 +55,10 @@ from aiopg.errors import (
 
 __all__ = ["Rounds"]
 
+ROUNDS_SHOWN = 64
+RANKS_SHOWN = 1024
+"""More is of no use to people, and would keep everybody waiting while it is written down."""
+
 
 class Rounds:
     """All open rounds of one incarnation."""
@@ -73,17 +78,18 @@ class Rounds:
         return len(self._rounds)
 
     def describe(self) -> list[dict[str, object]]:
-        """The open rounds, oldest first, for people."""
+        """The open rounds, oldest first, for people: `ROUNDS_SHOWN` of them, and `RANKS_SHOWN` ranks of each."""
         return [
             {
                 "tag": round.tag,
                 "number": round.number,
                 "call": str(round.signature),
-                "arrived": sorted(round.arrivals),
-                "missing": [rank for rank in range(self.world_size) if rank not in round.arrivals],
+                "arrived": sorted(round.arrivals)[:RANKS_SHOWN],
+                "missing": list(islice((rank for rank in world if rank not in round.arrivals), RANKS_SHOWN)),
                 "bytes": round.bytes,
             }
-            for round in self._rounds.values()
+            for world in [range(self.world_size)]
+            for round in islice(self._rounds.values(), ROUNDS_SHOWN)
         ]
 
     # -------------------------------------------------------------------------------------------- arriving
@@ -99,7 +105,7 @@ class Rounds:
         parts = self._parts(command) if pieces else []
         round = self._rounds.get(key)
         if round is None:
-            if len(self._rounds) >= self._limits.open_rounds:
+            if len(self._rounds) + len(self._owed) >= self._limits.open_rounds:
                 raise StoreFullError("open_rounds", self._limits.open_rounds, f"group {self._group!r}")
             round = Round(self, tag, number, Signature(*signature))
         elif rank in round.arrivals:
@@ -127,7 +133,7 @@ class Rounds:
             self._mismatch(round, rank, Signature(*signature))
         else:
             self._settle(round, arrival)
-        if len(round.told) == self.world_size:
+        if len(round.told) + len(self.gone) >= self.world_size:
             self._free_if_done(round)
 
     def _parts(self, command: Arrive) -> list[Buffer]:
@@ -284,7 +290,6 @@ class Rounds:
                 rooted = round.signature.root == rank
                 needers = [a for a in round.waiting() if a.needs >= Needs.ALL or (rooted and a.needs == Needs.ROOT)]
                 self._fail(needers, error)
-            round.told.add(rank)
             self._confirm(round, rank)
             self._free_if_done(round)
 
@@ -317,8 +322,15 @@ class Rounds:
         arrival.round.bytes -= size
         self.bytes -= size
 
+    def _is_awaited(self, round: Round) -> bool:
+        """Whether a rank that can still come was not told."""
+        return len(round.told | self.gone.keys()) < self.world_size
+
     def _free_if_done(self, round: Round) -> None:
         # A round may be gone already, and even its number be in use again.
-        if len(round.told) == self.world_size and self._rounds.get((round.tag, round.number)) is round:
+        told = len(round.told)
+        if told < self.world_size and (told + len(self.gone) < self.world_size or self._is_awaited(round)):
+            return
+        if self._rounds.get((round.tag, round.number)) is round:
             del self._rounds[round.tag, round.number]
             self.bytes -= round.bytes
