@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
 
-.PHONY: help demo test test-tls check lint types layers bench bench-quick bench-strangers simulate chaos crash fuzz clean
+.PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers bench bench-quick bench-strangers simulate chaos crash fuzz clean
 
 help:
 	@echo "make demo         real processes form a group and exchange objects"
@@ -30,16 +30,21 @@ demo: .venv/.ready
 test: .venv/.ready
 	$(BIN)/python -X dev -m pytest
 
-# AIOPG_TLS_* is all that differs: neither the tests nor their programs know of TLS. Unix sockets have none.
+# AIOPG_TLS_* and AIOPG_TOKEN are all that differs: neither the tests nor their programs know of them. Unix sockets have no
+# TLS. Both runs at once, as most of their time is waiting.
 test-tls: .venv/.ready
 	rm -rf .tls
 	$(BIN)/aiopg certs .tls
-	for mutual in 0 1; do \
-	    echo "over TLS, AIOPG_TLS_MUTUAL=$$mutual"; \
-	    AIOPG_TLS_CERT=$(CURDIR)/.tls/store.pem AIOPG_TLS_KEY=$(CURDIR)/.tls/store.key \
-	    AIOPG_TLS_CA=$(CURDIR)/.tls/ca.pem AIOPG_TLS_MUTUAL=$$mutual \
-	    $(BIN)/python -X dev -m pytest tests/system tests/test_processes.py -k "not unix" || exit 1; \
-	done
+	$(MAKE) --jobs=2 --output-sync=target test-over-tls test-over-mutual-tls
+
+test-over-tls test-over-mutual-tls: export AIOPG_TLS_CERT = $(CURDIR)/.tls/store.pem
+test-over-tls test-over-mutual-tls: export AIOPG_TLS_KEY = $(CURDIR)/.tls/store.key
+test-over-tls test-over-mutual-tls: export AIOPG_TLS_CA = $(CURDIR)/.tls/ca.pem
+test-over-tls: export AIOPG_TLS_MUTUAL = 0
+test-over-mutual-tls: export AIOPG_TLS_MUTUAL = 1
+test-over-mutual-tls: export AIOPG_TOKEN = a token of these tests alone
+test-over-tls test-over-mutual-tls:
+	$(BIN)/python -X dev -m pytest tests/system tests/test_processes.py -k "not unix"
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from aiopg._core.messages import (
     Answer,
     Arrive,
     Cancel,
+    Expire,
     Inquire,
     Join,
     Leave,
@@ -32,13 +33,21 @@ from aiopg._core.messages import (
 )
 from aiopg.errors import ProtocolError
 from tests.security.stranger import Stranger
-from tests.system.ranks import resident_bytes
+from tests.system.ranks import SLOW, resident_bytes
 
 TAGS = 1_000_000
 
+MOST_TAKEN = 100 * 2**20
+"""Bytes of memory: far more than any attack is to take, and far less than any could without a bound."""
+
 TOKEN = "correct horse battery staple"
 
-SMALL = Limits(group_messages=2000, open_rounds=2000, mailbox_messages=1000, waiting_calls=100, outbox_frames=256)
+SMALL = Limits(
+    group_messages=2000, open_rounds=2000, mailbox_messages=1000, waiting_calls=100, outbox_frames=256,
+    payload_bytes=2**20, retained_bytes=2**20,
+)  # fmt: skip
+STALL = 2.0 * SLOW
+"""Seconds that no call of the others takes. (A store that is busy with an attack takes some milliseconds more.)"""
 
 Attack = Callable[[Stranger], Awaitable[None]]
 
@@ -105,6 +114,22 @@ async def say_many_tags(hostile: Stranger, numbers: range) -> None:
                 raise ConnectionError("the store has ended it")
 
 
+async def answers_without_end_that_are_not_acknowledged(hostile: Stranger) -> None:
+    for call in range(2, 270):
+        hostile.say(Void(call))
+    for call in range(1000, 1230):
+        hostile.say(Put(call, 1, 0, 0, (bytes(SMALL.payload_bytes),)))
+        await hostile.writer.drain()
+
+
+async def take_backs_of_what_is_not_there(hostile: Stranger) -> None:
+    for call in range(2, 1000):
+        hostile.say(Put(call, 1, 0, 0, (b"x",)))
+    for call in range(1000, 5000):
+        hostile.say(TakeBack(call, 1, 0, 0, 1))
+        hostile.say(Expire(call + 10**6, 1))
+
+
 async def events_of_the_store(hostile: Stranger) -> None:
     hostile.say(Answer(5, False, (b"an answer to a call never made",)))
 
@@ -152,9 +177,16 @@ async def garbage(hostile: Stranger) -> None:
 
 ATTACKS: list[Attack] = [
     a_taken_rank, another_size, wrong_round_numbers, an_acknowledgement_from_the_future, a_gap, giant_lengths,
-    a_body_that_never_comes, more_tags_than_are_kept, events_of_the_store, what_is_not_there, more_calls_than_may_wait,
-    questions_and_no_answer_read, an_abort, garbage,
+    a_body_that_never_comes, answers_without_end_that_are_not_acknowledged,
+    take_backs_of_what_is_not_there, more_tags_than_are_kept, events_of_the_store, what_is_not_there,
+    more_calls_than_may_wait, questions_and_no_answer_read, an_abort, garbage,
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def others_have_small_limits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may be under way from a member whose own limits are the usual ones is 128 MiB; here it is 4."""
+    monkeypatch.setattr("aiopg.link.RETAINED_BYTES", 2 * 2**20)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
@@ -186,18 +218,19 @@ async def beside_victims(attack: Attack, limits: Limits) -> None:
                 for rank in range(2)
             )
         )
-        hostile = await member(server)
+        hostile, before = await member(server), resident_bytes(os.getpid())
         going = asyncio.create_task(_attack(attack, hostile))
         turn = 0
         while not going.done() or turn < 20:
             turn += 1
-            given = asyncio.gather(*(group.all_gather((turn, group.rank), timeout=20.0) for group in victims))
+            given = asyncio.gather(*(group.all_gather((turn, group.rank), timeout=STALL) for group in victims))
             assert await given == [[(turn, 0), (turn, 1)]] * 2
             await victims[0].send(turn, 1)
             assert await victims[1].recv(0) == turn
         await going
         hostile.writer.transport.abort()
         await asyncio.gather(*(group.barrier(20.0) for group in victims))
+        assert resident_bytes(os.getpid()) - before < MOST_TAKEN
         names = {group["name"] for group in server.describe()["groups"]}  # type: ignore[attr-defined]
         assert names <= {"victims", "its own", "its own pair"}
         await asyncio.gather(*(group.close() for group in victims))
