@@ -32,13 +32,14 @@ HARMLESS = ("Executing ", "  ", *(("socket.send() raised exception.",) if HAS_TL
 """What a rank may say on stderr: in debug mode that a step took long; and over TLS, where asyncio's transports do not
 say that they are closing (`_SSLProtocolTransport.is_closing`), that more was written after a connection broke."""
 
-_ports: Iterator[int] = itertools.count(20000 + os.getpid() % 8000)
+# Runs at the same time have process ids next to each other, and go on at the same pace: their ports must lie far apart.
+_ports: Iterator[int] = itertools.count(os.getpid() * 2503)
 
 
 def free_port() -> int:
     """A port nobody listens on, below the range from which the kernel draws ports for outgoing connections."""
     while True:
-        port = 20000 + next(_ports) % 10000
+        port = 20000 + next(_ports) % 12000
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -82,7 +82,7 @@ def check_load(loads: list[dict[str, int]], cuts: int) -> None:
     """A run with next to no load proves nothing."""
     turns = loads[0]["turns"]
     # A connection that is made anew over TLS has more to say, torn to pieces too, before the next turn.
-    assert turns >= cuts // (8 if HAS_TLS else 4)
+    assert turns >= cuts // (12 if HAS_TLS else 4)
     for load in loads:
         assert load["turns"] == turns
         assert load["received"] >= turns * (RANKS - 1)
