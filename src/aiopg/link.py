@@ -128,7 +128,8 @@ class Link(asyncio.BufferedProtocol):
 
     def close(self, reason: str) -> None:
         """End the session: say goodbye with the reason and close when all is written."""
-        if not self._closed:
+        # Not during the handshake: there a frame is noise, and the other end would take us for something else.
+        if not self._closed and self._block is None:
             self.send_aside(Goodbye(reason))
         self._end(reason, final=True, abort=False)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiopg import Limits, StoreServer
 from aiopg._core.messages import Join
+from aiopg.address import Address
 from aiopg.server._member import ServerSession
 from aiopg.server._sessions import Sessions
 
@@ -27,3 +30,17 @@ async def test_sessions_that_take_too_little_are_ended_together() -> None:
     assert list(sessions._members.values()) == [third]
     assert list(sessions.exchange.lines.values()) == [third.line]
     await server.close()
+
+
+async def test_a_store_that_closes_says_nothing_to_who_has_not_been_greeted() -> None:
+    """A frame in the place of the handshake would be taken for another program: whoever waits would give up."""
+    server = StoreServer()
+    await server.start()
+    address = Address.parse(server.address)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    async with asyncio.timeout(10):
+        while not server._started()._connections:  # noqa: ASYNC110 - nothing tells when it is accepted
+            await asyncio.sleep(0)
+        await server.close()
+        assert await reader.read() == b""
+    writer.close()

@@ -9,7 +9,7 @@ from ssl import SSLContext
 from typing import NamedTuple
 
 from aiopg.address import Address
-from aiopg.errors import AddressInUseError, GroupTimeoutError, StoreLostError, StoreUnreachableError
+from aiopg.errors import AddressInUseError, GroupTimeoutError, StoreUnreachableError
 from aiopg.server.hosting import Admission, HostedStore, StoreHost, host_store
 from aiopg.server.listen import address_of, bind
 from aiopg.stores.native import NativeStore
@@ -101,9 +101,6 @@ async def _host(listen_socket: socket.socket, store_host: StoreHost, access: Acc
     hosted = await host_store(store_host, listen_socket, access.admission)
     try:
         return await access.connect_once(address, math.inf), hosted
-    except ConnectionError as error:
-        await hosted.abandon()
-        raise StoreLostError(str(address), f"it ended before its first member had joined: {error}") from error
     except BaseException:
         await hosted.abandon()
         raise
