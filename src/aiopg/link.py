@@ -85,7 +85,8 @@ class Link(asyncio.BufferedProtocol):
 
     def protocol_broken(self, error: ProtocolError) -> None:
         """The other end broke the protocol; what follows cannot be understood."""
-        self.close(f"protocol error: {error}")
+        # Said in the handshake too: whoever speaks TLS to a store without it knows by these bytes what is wrong.
+        self._part(f"protocol error: {error}")
 
     def await_login(self) -> None:
         """In `preamble_received`: what comes next is no frame but the other end's part of the login."""
@@ -128,10 +129,11 @@ class Link(asyncio.BufferedProtocol):
 
     def close(self, reason: str) -> None:
         """End the session: say goodbye with the reason and close when all is written."""
-        # Not during the handshake: there a frame is noise, and the other end would take us for something else.
-        if not self._closed and self._block is None:
-            self.send_aside(Goodbye(reason))
-        self._end(reason, final=True, abort=False)
+        if self._block is None:
+            self._part(reason)
+        else:
+            # In the handshake a frame is noise, and a member would take us for something else and give up.
+            self._end(reason, final=True, abort=False)
 
     def finish(self, reason: str) -> None:
         """Close when all is written, without another word; the session may go on over another connection."""
@@ -273,6 +275,11 @@ class Link(asyncio.BufferedProtocol):
         self._acknowledge_timer = None
         if self._session is not None and self._session.received > self._session.told:
             self.acknowledge_now()
+
+    def _part(self, reason: str) -> None:
+        if not self._closed:
+            self.send_aside(Goodbye(reason))
+        self._end(reason, final=True, abort=False)
 
     def _end(self, reason: str, *, final: bool, abort: bool) -> None:
         if self._closed:
