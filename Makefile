@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
 
-.PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers bench bench-quick bench-strangers simulate chaos crash fuzz clean
+.PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers
+.PHONY: bench bench-quick bench-strangers simulate chaos crash fuzz clean
 
 help:
 	@echo "make demo         real processes form a group and exchange objects"
 	@echo "make test         all tests"
 	@echo "make test-tls     the tests of many processes once more, over TLS and over mutual TLS"
-	@echo "make check        ruff, mypy --strict, import-linter, all tests"
+	@echo "make check        ruff, mypy --strict, import-linter, all tests, test-tls"
 	@echo "make simulate     50,000 seeds of the simulator (SEEDS=A-B for others)"
 	@echo "make chaos        1,000 broken connections under load; the long tests of liveness"
 	@echo "make crash        a store with a journal killed 100 times under load, in each mode"
@@ -56,7 +57,7 @@ types: .venv/.ready
 layers: .venv/.ready
 	$(BIN)/lint-imports
 
-check: lint types layers test
+check: lint types layers test test-tls
 
 simulate: .venv/.ready
 	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1-50000) --jobs 2

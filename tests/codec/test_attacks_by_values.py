@@ -120,6 +120,12 @@ def test_ints_that_lead_one_another_through_a_table_are_given_up() -> None:
     assert CODEC.decode(CODEC.encode(honest)) == honest
 
 
+def test_a_mark_in_a_longer_form_is_no_mark() -> None:
+    """Also where maps are large enough to be looked at: nothing of the reader's own gets into a value."""
+    pairs = b"\xde\x10\x01" + b"".join(CODEC.encode(key) + b"\xc0" for key in range(4097))
+    assert "not part of this format" in str(refusal(b"\x92\xc7\x01\x40\x01" + pairs))
+
+
 def ints_in_a_chain(bits: int) -> list[int]:
     """Keys that fill places 0, 1, 6, 31, ... of a dict of 2**bits, and keys that come upon those and follow them."""
     size = 1 << bits

@@ -164,13 +164,20 @@ class Client:
 
     async def _connect(self) -> None:
         self._attempt += 1
-        connection = await self._road(
-            self.address, lambda: ClientConnection(self, self._limits, secrets.token_bytes(32))
-        )
+        made: list[ClientConnection] = []  # one for each address that was tried
+
+        def make() -> ClientConnection:
+            made.append(ClientConnection(self, self._limits, secrets.token_bytes(32)))
+            return made[-1]
+
         try:
+            connection = await self._road(self.address, make)
             await connection.wait_open()
         except BaseException:
-            connection.cut("the handshake was not finished")
+            # Also where the loop has not handed it out yet: uvloop, cancelled in the moment in which a TLS handshake is
+            # done, leaves the transport open.
+            for begun in made:
+                begun.cut("the handshake was not finished")
             raise
 
     def _begin_to_come_again(self, why: str) -> None:

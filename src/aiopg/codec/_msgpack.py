@@ -7,12 +7,19 @@ from typing import Any
 
 from msgpack import Packer, unpackb
 
-from aiopg.codec._collisions import MAX_COLLISIONS, may_be_slow
+from aiopg.codec._collisions import MAX_COLLISIONS, Tables, may_be_slow
 from aiopg.codec._extensions import ENCODERS
 from aiopg.codec._limits import CONTAINER_HEADS, DEFAULT_LIMITS, Limits, check_payload, extension_bound
 from aiopg.codec._marks import MARK_HEAD, MARKS, PICKLE_MARK, Kind, unsafe_peer
 from aiopg.codec._protocol import Buffer
-from aiopg.codec._reader import ManyExtensionsError, Reader, malformed, read_extension, watched_extensions
+from aiopg.codec._reader import (
+    ManyExtensionsError,
+    Reader,
+    malformed,
+    noted_extensions,
+    read_extension,
+    watched_extensions,
+)
 from aiopg.codec._registry import TypeRegistry, shared_registry
 from aiopg.codec._survey import CONTAINERS, survey
 from aiopg.codec._writer import write
@@ -134,7 +141,7 @@ class MsgpackCodec:
             if _MARK_BYTE in data and MARK_HEAD in data:
                 return self._decode_marked(data, measures, large)
             if large:
-                value: object = _decode_large(data, Reader(self._registry, self._limits, measures=False))
+                value: object = _decode_large(data)
             else:
                 value = unpackb(data, strict_map_key=False, timestamp=3, ext_hook=read_extension)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -177,15 +184,16 @@ def _check_large(data: bytes, limits: Limits) -> None:
     check_payload(data, limits, "payload")
 
 
-def _decode_large(data: bytes, reader: Reader) -> Any:
+def _decode_large(data: bytes) -> Any:
     """The object of a payload without marks that is large enough for its keys to collide."""
     if not may_be_slow(data) and (len(data) > _COUNTED or extension_bound(data) <= MAX_COLLISIONS):
         try:
             return unpackb(data, strict_map_key=False, timestamp=3, ext_hook=watched_extensions())
         except ManyExtensionsError:
             pass  # they may be keys, and few of them came before it was known
+    tables = Tables()
     return unpackb(
-        data, strict_map_key=False, timestamp=3, ext_hook=reader.extension, object_pairs_hook=reader.tables.make_map
+        data, strict_map_key=False, timestamp=3, ext_hook=noted_extensions(tables), object_pairs_hook=tables.make_map
     )
 
 

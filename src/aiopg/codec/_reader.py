@@ -14,7 +14,7 @@ from aiopg.codec._registry import TypeRegistry
 from aiopg.codec._survey import survey
 from aiopg.errors import CodecError
 
-__all__ = ["ManyExtensionsError", "Reader", "malformed", "read_extension", "watched_extensions"]
+__all__ = ["ManyExtensionsError", "Reader", "malformed", "noted_extensions", "read_extension", "watched_extensions"]
 
 # What a decode= function may raise for content that it cannot use. Anything else is trouble of its own.
 _REFUSALS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -46,7 +46,7 @@ def read_extension(code: int, data: bytes) -> object:
 
 
 class ManyExtensionsError(ValueError):
-    """A payload has extensions enough for its keys to collide: it is to be read with `build_map`."""
+    """A payload has extensions enough for its keys to collide: its maps are to be made by `Tables`."""
 
 
 def watched_extensions() -> Callable[[int, bytes], object]:
@@ -62,6 +62,17 @@ def watched_extensions() -> Callable[[int, bytes], object]:
         left -= 1
         if left < 0 or (code == Code.INT and is_long(data)):
             raise ManyExtensionsError
+        return read_extension(code, data)
+
+    return extension
+
+
+def noted_extensions(tables: Tables) -> Callable[[int, bytes], object]:
+    """`read_extension` for one payload, whose tables are told of long ints."""
+
+    def extension(code: int, data: bytes) -> object:
+        if code == Code.INT and is_long(data):
+            tables.has_long_ints = True
         return read_extension(code, data)
 
     return extension
@@ -95,14 +106,13 @@ class Reader:
         self._measures = measures
         self._open: list[_Mark] = []
         self.tables = Tables()
+        self._read_extension = noted_extensions(self.tables)
         self.depths: dict[int, int] = {}
 
     def extension(self, code: int, data: bytes) -> object:
         """The value of an extension; for a mark, what `array` will look for."""
         if code != Code.MARK:
-            if code == Code.INT and is_long(data):
-                self.tables.has_long_ints = True
-            return read_extension(code, data)
+            return self._read_extension(code, data)
         if len(data) != 1 or data[0] not in _BUILDERS:
             raise malformed("mark", "not part of this format; the sender may have a later version")
         if len(self._open) >= self._limits.max_depth:

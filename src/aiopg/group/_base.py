@@ -284,7 +284,8 @@ class GroupBase:
     async def expire_data(self) -> None:
         """Have the store drop what waited longer than data_expiration_seconds, now rather than soon.
 
-        Who would have read it gets `DataExpiredError`. Also forgets old `entries`.
+        Who would have read it gets `DataExpiredError`. Also forgets old `entries`. The store looks at a group no more
+        often than 20 times a second; a call that comes sooner does nothing there.
         """
         call = self._new_call("expire_data", 0, None)
         member = self._member or await self._join(call)

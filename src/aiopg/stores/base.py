@@ -164,7 +164,10 @@ class Store(ABC):
 
     @abstractmethod
     async def status(self) -> dict[str, object]:
-        """State of the store: its groups, members, open rounds and bytes. Plain values."""
+        """State of the store: its groups, members, open rounds and bytes. Plain values.
+
+        Of each group the 64 oldest open rounds are told, and up to 1,024 of the ranks that arrived or are missing.
+        """
 
     @abstractmethod
     async def close(self) -> None:
