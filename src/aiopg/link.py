@@ -83,6 +83,9 @@ class Link(asyncio.BufferedProtocol):
     def closed(self, reason: str, final: bool) -> None:
         """The connection is over; called once, whoever ended it. `final`: and so is its session."""
 
+    def room_made(self) -> None:
+        """The session was full, and takes messages again."""
+
     def protocol_broken(self, error: ProtocolError) -> None:
         """The other end broke the protocol; what follows cannot be understood."""
         # Said in the handshake too: whoever speaks TLS to a store without it knows by these bytes what is wrong.
@@ -171,25 +174,26 @@ class Link(asyncio.BufferedProtocol):
         return self._receiver.window
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._closed:
+            return
         try:
             session = self._session
+            was_full = session is None or session.full
             if session is None:
-                # Whoever waits for room in a session that goes on may have it now, as after any read.
                 session = self._opening_updated(nbytes)
                 if session is None:
                     return
+            elif self._held is None and (frame := self._receiver.lone_frame(nbytes)) is not None:
+                if session.receive(frame[0], frame[1]):
+                    self._dispatch(frame)
             else:
-                for frame in self._receiver.buffer_updated(nbytes):
-                    if self._closed:
-                        return
-                    if self._held is not None:
-                        self._hold_frame(session, frame)
-                    elif session.receive(frame[0], frame[1]):
-                        self._dispatch(frame)
+                self._frames_updated(session, nbytes)
             if self._held is not None:
                 self._take_held(session)
             if self.on_acknowledged is not None:
                 self.on_acknowledged()
+            if was_full and not session.full:
+                self.room_made()
             if session.received != session.told and (
                 self._acknowledge_timer is None or session.received - session.told >= ACKNOWLEDGE_MESSAGES
             ):
@@ -198,6 +202,15 @@ class Link(asyncio.BufferedProtocol):
             self.protocol_broken(error)
 
     # ------------------------------------------------------------------------------------------------ inside
+
+    def _frames_updated(self, session: Session, nbytes: int) -> None:
+        for frame in self._receiver.buffer_updated(nbytes):
+            if self._closed:
+                return
+            if self._held is not None:
+                self._hold_frame(session, frame)
+            elif session.receive(frame[0], frame[1]):
+                self._dispatch(frame)
 
     def _opening_updated(self, nbytes: int) -> Session | None:
         """Bytes came before the session was attached; the session, if it is since then."""
@@ -236,9 +249,10 @@ class Link(asyncio.BufferedProtocol):
 
     def _dispatch(self, frame: Received) -> None:
         message = decode_message(frame)
-        if (type(message) in _ASIDES) is not (frame[0] == 0):
+        is_aside = type(message) in _ASIDES
+        if is_aside is not (not frame[0]):
             raise ProtocolError(f"a {type(message).__name__} with sequence number {frame[0]}")
-        if frame[0]:
+        if not is_aside:
             self.message_received(message)
         elif type(message) is Goodbye:
             self._end(message.reason, final=True, abort=False)

@@ -92,23 +92,29 @@ class FrameReceiver:
         self.window = self._buffer
         """Memory to read into, at least one byte."""
 
+    def lone_frame(self, count: int) -> Received | None:
+        """`buffer_updated` where a read has brought one small frame, whole, as nearly every read does.
+
+        None: it was none of that sort. Then nothing has happened, and `buffer_updated` is to be told.
+        """
+        if self._end or count < _PREFIX_BYTES or self._head is not None:
+            return None
+        buffer = self._buffer
+        head_size, size, seq, ack, kind = _unpack_prefix(buffer)
+        body_start = 8 + head_size
+        if body_start + size != count or not PREFIX_HEAD_BYTES <= head_size <= self._head_bytes:
+            return None
+        fields = buffer[_PREFIX_BYTES:body_start].tobytes()
+        if not size:
+            return seq, ack, kind, fields, ()
+        return (seq, ack, kind, fields, (buffer[body_start:count].tobytes(),)) if size <= self.body_bytes else None
+
     def buffer_updated(self, count: int) -> list[Received]:
         """Say that `count` bytes were read into `window`; the frames that are now whole, in order."""
         if self._head is not None:
             return self._body_updated(count)
         buffer, start = self._buffer, self._start
         end = self._end + count
-        if not start and end >= _PREFIX_BYTES:
-            # Nearly every read brings one frame, whole.
-            head_size, size, seq, ack, kind = _unpack_prefix(buffer)
-            body_start = 8 + head_size
-            fits = PREFIX_HEAD_BYTES <= head_size <= self._head_bytes and size <= self.body_bytes
-            if fits and body_start + size == end:
-                if self._end:
-                    self._end = 0
-                    self.window = buffer
-                body = (bytes(buffer[body_start:end]),) if size else ()
-                return [(seq, ack, kind, bytes(buffer[_PREFIX_BYTES:body_start]), body)]
         frames: list[Received] = []
         while end - start >= _PREFIX_BYTES:
             head_size, size, seq, ack, kind = _unpack_prefix(buffer, start)
@@ -118,12 +124,12 @@ class FrameReceiver:
             stop = body_start + size
             if stop > end:
                 if body_start <= end and stop - start > RECEIVE_BUFFER:
-                    self._head = seq, ack, kind, bytes(buffer[start + _PREFIX_BYTES : body_start])
+                    self._head = seq, ack, kind, buffer[start + _PREFIX_BYTES : body_start].tobytes()
                     self._begin_body(body_start, end, size)
                     return frames
                 break
-            fields = bytes(buffer[start + _PREFIX_BYTES : body_start])
-            frames.append((seq, ack, kind, fields, (bytes(buffer[body_start:stop]),) if size else ()))
+            fields = buffer[start + _PREFIX_BYTES : body_start].tobytes()
+            frames.append((seq, ack, kind, fields, (buffer[body_start:stop].tobytes(),) if size else ()))
             start = stop
         if start != end:
             self._keep(start, end)

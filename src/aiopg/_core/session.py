@@ -123,11 +123,11 @@ class Session:
         if ack > self.sent:
             raise ProtocolError(f"message {ack} acknowledged, and only {self.sent} sent")
         outbox = self._outbox
-        while self.acknowledged < ack:
-            self.acknowledged += 1
+        for _ in range(ack - self.acknowledged):
             buffers = outbox.popleft()
             if len(buffers) > 1:
                 self.retained -= sum(map(len, buffers))
+        self.acknowledged = ack
         if self.full:
             self.full = self.retained > self._bytes_limit or len(outbox) >= self._frames_limit
 

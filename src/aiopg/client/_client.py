@@ -142,10 +142,15 @@ class Client:
         self._patience = opened.patience
         self._connection = self._last = connection
         connection.attach(self.streams)
-        connection.on_acknowledged = self._note_room
         for buffers in lacking:
             connection.write(buffers)
         self.on_route(self.route)
+        self.note_room()
+
+    def note_room(self) -> None:
+        """There may be room in `streams`."""
+        if self.on_room is not None and not self.streams.full:
+            self.on_room()
 
     def connection_closed(self, connection: ClientConnection, reason: str, final: bool) -> None:
         """A connection is over; `final`: and the session with it."""
@@ -220,10 +225,6 @@ class Client:
         if self._connection is None and not self._over:
             # The connection ended when the task had seen it, and before we were called.
             self._begin_to_come_again("the connection ended at once")
-
-    def _note_room(self) -> None:
-        if self.on_room is not None and not self.streams.full:
-            self.on_room()
 
     def _lose(self, reason: str) -> None:
         if not self._over:

@@ -134,6 +134,9 @@ class ClientConnection(Link):
         else:
             raise ProtocolError(f"a client takes no {type(message).__name__}")
 
+    def room_made(self) -> None:
+        self._client.note_room()
+
     def protocol_broken(self, error: ProtocolError) -> None:
         if not self._settled.is_set():
             self._why_not_open = error
