@@ -95,14 +95,6 @@ class MsgpackCodec:
         Raises:
             CodecError: something in it has no encoding, or lies too deep (`path` leads to it), or a limit is passed.
         """
-        payload = self._encode_quickly(obj)
-        if payload is None:
-            payload = write(obj, self._registry, self._limits)
-        if len(payload) > self._harmless:
-            check_payload(payload, self._limits, "obj")
-        return payload
-
-    def _encode_quickly(self, obj: object) -> bytes | None:
         try:
             packer = self._packers.pop()
         except IndexError:
@@ -110,7 +102,7 @@ class MsgpackCodec:
         try:
             payload: bytes = packer.pack(obj)
         except (TypeError, ValueError, OverflowError):
-            return None
+            return self._checked(write(obj, self._registry, self._limits))
         if len(payload) <= _KEPT_BUFFER:
             self._packers.append(packer)
         if len(payload) <= self._harmless:
@@ -118,11 +110,20 @@ class MsgpackCodec:
             looks = payload.translate(_LOOKS)
             if _BINARY not in looks and looks.count(_HEAD) <= self._max_depth:
                 return payload
+        return self._checked(payload if self._is_quick(obj) else write(obj, self._registry, self._limits))
+
+    def _is_quick(self, obj: object) -> bool:
+        """Whether the packer has written all of an object as it should."""
         if self._max_depth >= 2 and _is_shallow(obj):
-            return payload
+            return True
         # Only now: an object that contains itself has no end, and the packer is what finds out.
         kinds, depth = survey(obj)
-        return payload if kinds <= _QUICK_KINDS and depth <= self._max_depth else None
+        return kinds <= _QUICK_KINDS and depth <= self._max_depth
+
+    def _checked(self, payload: bytes) -> bytes:
+        if len(payload) > self._harmless:
+            check_payload(payload, self._limits, "obj")
+        return payload
 
     def decode(self, payload: Buffer) -> object:
         """The object of a payload. A bytearray or memoryview is copied first.

@@ -8,11 +8,11 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from aiopg.codec import BulkCodec, Codec, MsgpackCodec
 from aiopg.errors import (
@@ -40,12 +40,11 @@ from aiopg.group._arguments import (
 )
 from aiopg.group._numbers import Numbers
 from aiopg.server.hosting import HostedStore
-from aiopg.stores.base import Buffer, Call, Member, NumberUsedError, Store, Tag
+from aiopg.stores.base import Buffer, Call, Member, Store, Tag
 
 __all__ = ["DEFAULT_TIMEOUT", "GroupBase", "PendingCall"]
 
 logger = logging.getLogger("aiopg.group")
-T = TypeVar("T")
 
 DEFAULT_TIMEOUT = 300.0
 CLOSE_SECONDS = 2.0
@@ -311,8 +310,12 @@ class GroupBase:
         if not 0 <= rank < self.world_size:
             raise ValueError(f"{what} must be a rank from 0 to {self.world_size - 1}, not {rank}")
 
-    def _new_call(self, op: str, tag: Tag, timeout: float | None) -> Call:
-        """A call of this group that begins now. Raises what makes it impossible."""
+    def _new_call(self, op: str, tag: Tag, timeout: float | None, counted: Hashable = None) -> Call:
+        """A call of this group that begins now. Raises what makes it impossible.
+
+        `counted`: it is under way from here on, under the next number of that. To be asked for before the first await,
+        so that call order is order; `del self._calls[call]` or `_give_up` is to follow.
+        """
         if self._closed:
             self._check_open()
         if self._forks != _forks:
@@ -328,37 +331,17 @@ class GroupBase:
         else:
             seconds = timeout if type(timeout) is float and timeout > 0 else check_timeout(timeout)
         now = loop.time()
-        return Call(op, self.name, self.rank, tag, 0, loop, now, now + seconds)
+        call = Call(op, self.name, self.rank, tag, 0, loop, now, now + seconds)
+        if counted is not None:
+            call.seq = self._numbers.take((counted, tag))
+            self._calls[call] = None
+        return call
 
-    async def _run(
-        self,
-        counted: Hashable,
-        op: str,
-        tag: Tag,
-        timeout: float | None,
-        verb: Callable[[Member, Call], Awaitable[T]],
-    ) -> T:
-        """Run a verb of the member under the next number of `counted`; given back if the call left no trace."""
-        call = self._new_call(op, tag, timeout)
-        key = (counted, tag)
-        self._calls[call] = None
-        try:
-            while True:
-                call.seq = self._numbers.take(key)
-                try:
-                    # The first await comes after the number is taken, so call order is order.
-                    member = self._member
-                    if member is None or self._in_line:
-                        member = await self._join(call)
-                    return await verb(member, call)
-                except NumberUsedError:
-                    continue
-                except BaseException as error:
-                    if not isinstance(error, _DECIDED):
-                        self._numbers.give_back(key, call.seq)
-                    raise
-        finally:
-            del self._calls[call]
+    def _give_up(self, counted: Hashable, call: Call, error: BaseException) -> None:
+        """The call failed with this error; its number is given back if it left no trace."""
+        del self._calls[call]
+        if not isinstance(error, _DECIDED):
+            self._numbers.give_back((counted, call.tag), call.seq)
 
     def _check_size(self, parts: Sequence[Buffer]) -> None:
         """Raises `PayloadTooLargeError` before anything is sent or counted."""
@@ -379,6 +362,3 @@ class GroupBase:
         if self._bulk_codec is not None:
             return self._bulk_codec.decode_many(payloads)
         return [self._codec.decode(payload) for payload in payloads]
-
-    def _note_entry(self, address: str) -> None:
-        self.entries.append((address, time.monotonic()))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 from aiopg.group._base import GroupBase
 from aiopg.group._reduce import ReduceOp, reduce_name, reduce_values
-from aiopg.stores.base import Buffer, Needs, Tag
+from aiopg.stores.base import Buffer, Needs, NumberUsedError, Tag
 
 __all__ = ["Collectives"]
 
@@ -42,9 +43,7 @@ class Collectives(GroupBase):
         Polling with a short timeout works: an arrival that timed out is not counted.
         """
         needs = Needs.ALL_TOLD if self._leaves_last else Needs.ALL
-        await self._run(
-            "round", "barrier", tag, timeout, lambda member, call: member.round(call, NO_ROOT, "", [], needs)
-        )
+        await self._round("barrier", NO_ROOT, [], needs, tag, timeout)
 
     async def broadcast(self, obj: Any = None, src: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> Any:
         """Give rank `src`'s object to every rank; returns it. `obj` of the other ranks is ignored.
@@ -133,13 +132,25 @@ class Collectives(GroupBase):
         timeout: float | None,
         detail: str = "",
     ) -> list[Buffer]:
-        if parts:
+        if parts and (len(parts) > 1 or len(parts[0]) > self._payload_bytes):
             self._check_size(parts)
-        result = await self._run(
-            "round", op, tag, timeout, lambda member, call: member.round(call, root, detail, parts, needs)
-        )
+        call = self._new_call(op, tag, timeout, "round")
+        try:
+            while True:
+                try:
+                    member = self._member
+                    if member is None or self._in_line:
+                        member = await self._join(call)
+                    result = await member.round(call, root, detail, parts, needs)
+                    break
+                except NumberUsedError:
+                    call.seq = self._numbers.take(("round", call.tag))
+        except BaseException as error:
+            self._give_up("round", call, error)
+            raise
+        del self._calls[call]
         if parts:
-            self._note_entry(f"{op}, tag {tag!r}")
+            self.entries.append((f"{op}, tag {tag!r}", monotonic()))
         return result
 
     def _encode_each(self, objs: Sequence[Any] | None) -> list[Buffer]:

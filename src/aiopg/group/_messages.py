@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 from aiopg.group._base import GroupBase
@@ -38,10 +39,21 @@ class Messages(GroupBase):
         """
         self._check_other("dst", dst)
         payload = self._encode(obj)
-        self._check_size((payload,))
-        await self._run(("send", dst), "send", tag, timeout, lambda member, call: member.put(call, dst, (payload,)))
+        if len(payload) > self._payload_bytes:
+            self._check_size((payload,))
+        counted = ("send", dst)
+        call = self._new_call("send", tag, timeout, counted)
+        try:
+            member = self._member
+            if member is None or self._in_line:
+                member = await self._join(call)
+            await member.put(call, dst, (payload,))
+        except BaseException as error:
+            self._give_up(counted, call, error)
+            raise
+        del self._calls[call]
         self.send_dst_counter[dst] += 1
-        self._note_entry(f"send to {dst}, tag {tag!r}")
+        self.entries.append((f"send to {dst}, tag {tag!r}", monotonic()))
 
     async def recv(self, src: int, *, tag: Tag = 0, timeout: float | None = None) -> Any:
         """Receive the next object that rank `src` sent here with this tag.
@@ -63,7 +75,17 @@ class Messages(GroupBase):
             GroupAbortedError, GroupClosedError, StoreLostError.
         """
         self._check_other("src", src)
-        payload = await self._run(("recv", src), "recv", tag, timeout, lambda member, call: member.take(call, src))
+        counted = ("recv", src)
+        call = self._new_call("recv", tag, timeout, counted)
+        try:
+            member = self._member
+            if member is None or self._in_line:
+                member = await self._join(call)
+            payload = await member.take(call, src)
+        except BaseException as error:
+            self._give_up(counted, call, error)
+            raise
+        del self._calls[call]
         self.recv_src_counter[src] += 1
         return self._decode(payload)
 

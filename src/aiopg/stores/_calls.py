@@ -45,22 +45,31 @@ class DeadlinePassedError(Exception):
 class Waiter:
     """Something a task waits for, any number of times, until it is woken for good."""
 
-    __slots__ = ("_alarms", "future", "woken")
+    __slots__ = ("_alarms", "_call", "_look_at", "_overdue", "future", "woken")
 
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
+        self._call: Call | None = None
+        self._overdue: Callable[[Any, Call], None]
+        self._look_at = 0.0
         self.future: asyncio.Future[None] | None = None
         self.woken = False
 
     def wake(self) -> None:
         """End the wait, now or before it begins."""
         self.woken = True
-        self.ring()
+        self._alarms.clear(self)
+        self._rouse()
 
     def ring(self) -> None:
-        """Let the waiting task look at the clock."""
-        if self.future is not None and not self.future.done():
-            self.future.set_result(None)
+        """The time has come to look at the clock: to complain that the wait is long, or to end it."""
+        call = self._call
+        if call is None or self._look_at == call.deadline:
+            self._rouse()
+            return
+        self._overdue(self, call)
+        self._look_at = min(self._look_at + WARN_AGAIN_SECONDS, call.deadline)
+        self._alarms.set(self, self._look_at)
 
     async def wait(self, call: Call, overdue: Callable[[Self, Call], None]) -> None:
         """Wait to be woken until the call's deadline; `overdue` is called when it has waited for long, and again.
@@ -69,43 +78,34 @@ class Waiter:
         """
         if self.woken:
             return
-        warn_at = call.started + WARN_SECONDS
-        while True:
-            look_at = warn_at if warn_at < call.deadline else call.deadline
-            # As _sleep_until, without calling it and what it calls: every call of a group waits here.
-            future = self.future = call.loop.create_future()
-            alarms = self._alarms
-            alarms.times[self] = look_at
-            if look_at < alarms.timer_at:
-                alarms.set_timer(look_at)
-            try:
-                await future
-            finally:
-                self.future = None
-                alarms.times.pop(self, None)
-            if self.woken:
-                return  # type: ignore[unreachable]  # mypy does not know that it changes while we await
-            if look_at == call.deadline:
-                raise DeadlinePassedError
-            overdue(self, call)
-            warn_at += WARN_AGAIN_SECONDS
+        self._call, self._overdue = call, overdue
+        self._look_at = min(call.started + WARN_SECONDS, call.deadline)
+        await self._sleep_until(self._look_at)
 
     async def wait_until(self, deadline: float) -> None:
         """Wait to be woken. Raises `DeadlinePassedError` at `deadline` (loop time)."""
         if not self.woken:
+            self._call = None
             await self._sleep_until(deadline)
-            if not self.woken:
-                raise DeadlinePassedError
 
     async def _sleep_until(self, time: float) -> None:
-        """Sleep until woken, or that time."""
-        future = self.future = asyncio.get_running_loop().create_future()
+        self.future = asyncio.get_running_loop().create_future()
         self._alarms.set(self, time)
         try:
-            await future
+            await self.future
         finally:
-            self.future = None
-            self._alarms.clear(self)
+            self.drop()
+        if not self.woken:
+            raise DeadlinePassedError
+
+    def drop(self) -> None:
+        """Nobody waits for it any more, woken or not."""
+        self._call = self.future = None
+        self._alarms.clear(self)
+
+    def _rouse(self) -> None:
+        if self.future is not None and not self.future.done():
+            self.future.set_result(None)
 
 
 class Pending(Waiter):
@@ -113,25 +113,23 @@ class Pending(Waiter):
 
     __slots__ = ("number", "outcome", "place", "then")
 
-    def __init__(self, alarms: Alarms, number: int, then: Callable[[Pending], None] | None) -> None:
+    def __init__(self, alarms: Alarms, number: int, place: int) -> None:
         # As Waiter.__init__, without the call: one of these is made for every call.
         self._alarms = alarms
+        self._call = None
         self.future = None
         self.woken = False
         self.number = number
-        self.place = 0
+        self.place = place
         """Sequence number of its command on the link."""
         self.outcome: Event | AiopgError | None = None
-        self.then = then
+        self.then: Callable[[Pending], None] | None = None
         """Called once with this call when it has its outcome."""
 
-    def end(self, outcome: Event | AiopgError) -> None:
+    def settle(self, outcome: Event | AiopgError) -> None:
         """Set the outcome and tell whoever waits."""
         self.outcome = outcome
-        self.woken = True
-        future = self.future
-        if future is not None and not future.done():
-            future.set_result(None)
+        self.wake()
         if self.then is not None:
             self.then(self)
 
@@ -186,8 +184,9 @@ class Calls:
     def __init__(self, send: Callable[[Command], object], gate: Gate | None = None) -> None:
         """`gate`: while it is full, new calls wait (`find_room`); what ends or settles older ones goes through."""
         self._send = send
-        self._gate: Gate = gate or _OpenGate()
-        self._line: deque[Waiter] = deque()  # calls that wait for room, in call order
+        self.gate: Gate = gate or _OpenGate()
+        self.line: deque[Waiter] = deque()
+        """Calls that wait for room, in call order; while there are some, or the gate is full, a new call waits too."""
         self.alarms = Alarms()
         """The timer of this link's waits."""
         self._last = 0
@@ -202,27 +201,22 @@ class Calls:
         """Whether the link is over."""
         return self._lost is not None
 
-    @property
-    def is_crowded(self) -> bool:
-        """Whether a new call has to wait for room."""
-        return self._gate.full or bool(self._line)
-
     async def find_room(self, call: Call) -> None:
         """Wait until the link takes another call; first come, first served. Raises `GroupTimeoutError`."""
         waiter = Waiter(self.alarms)
-        self._line.append(waiter)
+        self.line.append(waiter)
         try:
             await waiter.wait(call, lambda _, call: call.warn(None, None))
         except DeadlinePassedError:
             raise call.timed_out(None, None) from None
         finally:
-            self._line.remove(waiter)
+            self.line.remove(waiter)
             self.let_in()
 
     def let_in(self) -> None:
         """There may be room: the first in line goes on, and lets in the next one."""
-        if self._line and (self._lost is not None or not self._gate.full):
-            self._line[0].wake()
+        if self.line and (self._lost is not None or not self.gate.full):
+            self.line[0].wake()
 
     def take_route(self, send: Callable[[Command], object]) -> None:
         """Commands go this way from now on."""
@@ -236,14 +230,39 @@ class Calls:
             raise copy(self._lost)
         self._last = number = self._last + 1
         self._send(_new(command, (number, *fields, body)))
-        pending = self._pending[number] = Pending(self.alarms, number, then)
-        pending.place = self._gate.sent
+        pending = self._pending[number] = Pending(self.alarms, number, self.gate.sent)
+        pending.then = then
         return pending
+
+    def begin(
+        self, call: Call, overdue: Callable[[Pending, Call], None], command: type[Any], fields: tuple[Any, ...]
+    ) -> tuple[Pending, asyncio.Future[None]]:
+        """`submit` (the body is the last of the fields) and `Pending.wait` in one, for what every call of a group does.
+
+        The future is to be awaited, and may end by itself: woken, or else the deadline has passed. Who is cancelled
+        there calls `Pending.drop`.
+        """
+        if self._lost is not None:
+            raise copy(self._lost)
+        self._last = number = self._last + 1
+        self._send(_new(command, (number, *fields)))
+        alarms = self.alarms
+        pending = self._pending[number] = Pending(alarms, number, self.gate.sent)
+        pending._call, pending._overdue = call, overdue
+        look_at = call.started + WARN_SECONDS
+        if call.deadline < look_at:
+            look_at = call.deadline
+        pending._look_at = look_at
+        alarms.times[pending] = look_at
+        if look_at < alarms.timer_at:
+            alarms.set_timer(look_at)
+        future = pending.future = call.loop.create_future()
+        return pending, future
 
     def recall(self, pending: Pending) -> None:
         """If the link is down and has not carried a call's command, never carry it: the call is then withdrawn."""
         if pending.outcome is None and self._lost is None:
-            self._gate.replace(pending.place, Void(pending.number))
+            self.gate.replace(pending.place, Void(pending.number))
 
     def cancel(self, pending: Pending) -> None:
         """Ask the store to take a call back, if it has no outcome yet; its outcome tells whether it was in time."""
@@ -268,11 +287,12 @@ class Calls:
         if pending is None:
             raise ProtocolError(f"an event for call {event.call}, which does not wait")
         if pending.then is not None:
-            pending.end(event)
+            pending.settle(event)
             return
-        # As Pending.end, without the call: this is the way of nearly every event.
+        # As Pending.settle, without the call: this is the way of nearly every event.
         pending.outcome = event
         pending.woken = True
+        self.alarms.times.pop(pending, None)
         future = pending.future
         if future is not None and not future.done():
             future.set_result(None)
@@ -283,7 +303,7 @@ class Calls:
         pendings = list(self._pending.values())
         self._pending.clear()
         for pending in pendings:
-            pending.end(copy(error))
+            pending.settle(copy(error))
         self.let_in()
 
     def close(self, error: AiopgError) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import (
     Abort,
+    Answer,
     Arrive,
     Expire,
     Leave,
@@ -69,17 +70,19 @@ class EngineMember(Member):
             self._drop_outgoing(mailbox)
             if went:
                 return
-        if self._calls.is_crowded:
+        if self._calls.gate.full or self._calls.line:
             await self._calls.find_room(call)
-        put = self._calls.submit(Put, self._seat, dst, call.tag, body=payload)
+        put, woken = self._calls.begin(call, _warn, Put, (self._seat, dst, call.tag, payload))
         try:
-            await put.wait(call, _warn)
-        except DeadlinePassedError:
-            self._take_back(mailbox, put, payload)
-            raise call.timed_out(None, None) from None
-        except asyncio.CancelledError:
-            self._take_back(mailbox, put, payload)
+            await woken
+        except BaseException as error:
+            put.drop()
+            if isinstance(error, asyncio.CancelledError):
+                self._take_back(mailbox, put, payload)
             raise
+        if not put.woken:
+            self._take_back(mailbox, put, payload)
+            raise call.timed_out(None, None)
         put.result()
 
     def _take_back(self, mailbox: tuple[int, Tag], put: Pending, payload: Body) -> None:
@@ -103,7 +106,7 @@ class EngineMember(Member):
             ask = (Take, self._seat, src, call.tag)
             incoming = Incoming(self._calls, ask, lambda: self._drop_incoming(mailbox))
             self._incoming[mailbox] = incoming
-        if self._calls.is_crowded:
+        if self._calls.gate.full or self._calls.line:
             await self._calls.find_room(call)
         return _joined(await incoming.take(call, src))
 
@@ -121,21 +124,23 @@ class EngineMember(Member):
             if decided is not None:
                 return self._parts(decided, needs)
         calls = self._calls
-        if calls.is_crowded:
+        if calls.gate.full or calls.line:
             await calls.find_room(call)
         body: Body = () if not parts else (parts[0],) if len(parts) == 1 else join_parts(parts)
-        arrival = calls.submit(
-            Arrive, self._seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body=body
-        )
+        fields = (self._seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body)
+        arrival, woken = calls.begin(call, calls.inquire, Arrive, fields)
         try:
-            await arrival.wait(call, calls.inquire)
-        except asyncio.CancelledError:
-            self._withdraw(key, arrival, Signature(call.op, root, detail), parts)
+            await woken
+        except BaseException as error:
+            arrival.drop()
+            if isinstance(error, asyncio.CancelledError):
+                self._withdraw(key, arrival, Signature(call.op, root, detail), parts)
             raise
-        except DeadlinePassedError:
+        if not arrival.woken:
             self._withdraw(key, arrival, Signature(call.op, root, detail), parts)
             await self._learn_facts(call, key, arrival)
-        result = arrival.result()
+        outcome = arrival.outcome
+        result = outcome.body if type(outcome) is Answer else arrival.result()
         return self._parts(result, needs) if result or needs == Needs.ROOT else []
 
     def _withdraw(self, key: tuple[Tag, int], arrival: Pending, signature: Signature, parts: list[Buffer]) -> None:
