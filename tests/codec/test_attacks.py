@@ -140,9 +140,25 @@ def test_made_up_payloads_give_a_value_or_a_codec_error(payload: bytes) -> None:
 @given(st.lists(HOSTILE, max_size=4))
 @settings(max_examples=100, print_blob=True, deadline=None)
 def test_many_made_up_payloads_give_values_or_a_codec_error(payloads: list[bytes]) -> None:
-    """Nor when they are read together, as those of a collective are."""
-    with suppress(CodecError):
-        CODEC.decode_many(payloads)
+    """Nor when they are read together, as those of a collective are: it is what each of them says by itself."""
+    try:
+        apart: object = [CODEC.decode(payload) for payload in payloads]
+    except CodecError as error:
+        apart = str(error)
+    try:
+        together: object = CODEC.decode_many(b"".join(payloads), list(map(len, payloads)))
+    except CodecError as error:
+        together = str(error)
+    assert repr(together) == repr(apart)
+
+
+def test_what_one_rank_sends_does_not_reach_into_what_the_next_one_did() -> None:
+    """One swallows its neighbour, and a second one makes up for it with two objects: no rank gets another's object."""
+    honest, swallows, makes_up = b"\xa3yes", b"\x92\x01", b"\xa2no\xa2no"
+    for payloads in ([swallows, honest, makes_up], [makes_up, swallows, honest], [honest, b"\x91", b"\x01\x02"]):
+        with pytest.raises(CodecError):
+            CODEC.decode_many(b"".join(payloads), list(map(len, payloads)))
+    assert CODEC.decode_many(honest * 3, [4] * 3) == ["yes"] * 3  # and is of use after that
 
 
 def test_max_memory_holds_in_both_directions() -> None:

@@ -81,7 +81,7 @@ def test_the_other_codecs_name_the_culprit(size: int) -> None:
         with pytest.raises(CodecError, match=r"the peer uses aiopg\.codec\.unsafe_pickle and this rank does not"):
             codec.decode(payload)
     with pytest.raises(CodecError, match=r"the peer uses aiopg\.codec\.unsafe_pickle"):
-        MsgpackCodec().decode_many([MsgpackCodec().encode(1), payload])
+        MsgpackCodec().decode_many(MsgpackCodec().encode(1) + payload, [1, len(payload)])
     for codec in (MsgpackCodec(), JsonCodec()):
         with pytest.raises(CodecError, match=r"this rank uses aiopg\.codec\.unsafe_pickle and the peer does not"):
             unsafe_pickle.decode(codec.encode(["x" * size]))

@@ -62,7 +62,7 @@ def test_no_codec_runs_it(name: str, marker: Path) -> None:
         with pytest.raises(CodecError, match=r"the peer uses aiopg\.codec\.unsafe_pickle and this rank does not"):
             codec.decode(PICKLE_MARK + exploit)
     with pytest.raises(CodecError):
-        MsgpackCodec().decode_many([b"\x01", exploit])
+        MsgpackCodec().decode_many(b"\x01" + exploit, [1, len(exploit)])
     assert RawCodec().decode(exploit) == exploit
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 from aiopg._core.frames import Body, Buffer, body_size
 from aiopg.errors import ProtocolError
 
-__all__ = ["join_parts", "pack_parts", "split_parts"]
+__all__ = ["Parts", "join_parts", "pack_parts", "read_parts", "split_parts"]
 
 VIEW_ABOVE = 64 * 1024
 """Parts of a body up to this size are copied out of it: a small copy is cheaper than a view of it."""
@@ -27,18 +29,47 @@ def pack_parts(parts: list[Buffer]) -> Body:
     return (b"".join(body),) if body_size(body) <= JOIN_BELOW else body
 
 
-def split_parts(body: Body, count: int) -> list[Buffer]:
-    """The `count` parts of such a body; small ones are copied, large ones are views of it. Raises `ProtocolError`."""
+class Parts(Sequence[Buffer]):
+    """The parts of a body, still behind one another; taken out when they are asked for, as `split_parts` does."""
+
+    __slots__ = ("joined", "sizes")
+
+    def __init__(self, joined: Buffer, sizes: tuple[int, ...]) -> None:
+        self.joined = joined
+        """All of them; a view where they are large."""
+        self.sizes = sizes
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[Buffer]:
+        joined, start = self.joined, 0
+        for size in self.sizes:
+            yield joined[start : start + size]
+            start += size
+
+    @overload
+    def __getitem__(self, index: int) -> Buffer: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Buffer]: ...
+    def __getitem__(self, index: int | slice) -> Buffer | list[Buffer]:
+        return list(self)[index]
+
+
+def read_parts(body: Body, count: int) -> Parts:
+    """The `count` parts of such a body. Raises `ProtocolError`."""
     whole = body[0] if len(body) == 1 else b"".join(body)
-    if len(whole) > VIEW_ABOVE:
+    size, start = len(whole), 4 * count
+    if size > VIEW_ABOVE:
         whole = memoryview(whole)
-    if len(whole) < 4 * count:
-        raise ProtocolError(f"body of {len(whole)} bytes holds no table of {count} lengths")
-    lengths = struct.unpack_from(f">{count}I", whole)
-    if 4 * count + sum(lengths) != len(whole):
-        raise ProtocolError(f"body of {len(whole)} bytes does not hold {count} parts of {sum(lengths)} bytes")
-    parts, start = [], 4 * count
-    for length in lengths:
-        parts.append(whole[start : start + length])
-        start += length
-    return parts
+    if size < start:
+        raise ProtocolError(f"body of {size} bytes holds no table of {count} lengths")
+    sizes = struct.unpack_from(f">{count}I", whole)
+    if start + sum(sizes) != size:
+        raise ProtocolError(f"body of {size} bytes does not hold {count} parts of {sum(sizes)} bytes")
+    return Parts(whole[start:], sizes)
+
+
+def split_parts(body: Body, count: int) -> list[Buffer]:
+    """The same, each taken out; small ones are copied, large ones are views of the body."""
+    return list(read_parts(body, count))

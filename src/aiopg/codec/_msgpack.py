@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
-from msgpack import Packer, unpackb
+from msgpack import Packer, Unpacker, UnpackException, unpackb
 
 from aiopg.codec._collisions import MAX_COLLISIONS, Tables, may_be_slow
 from aiopg.codec._extensions import ENCODERS
@@ -44,6 +45,9 @@ _LOOKS = bytes(_HEAD if byte in CONTAINER_HEADS else _BINARY if byte in _BINARY_
 # Up to this size it is quicker to count what could be extensions than to begin anew.
 _COUNTED = 1 << 16
 
+# As many bytes of small payloads are read in one go.
+_ROW = 1 << 16
+
 _MARK_BYTE = MARK_HEAD[0]
 _TUPLE, _SET, _FROZENSET = MARKS[Kind.TUPLE], MARKS[Kind.SET], MARKS[Kind.FROZENSET]
 
@@ -81,6 +85,7 @@ class MsgpackCodec:
         self._harmless = self._limits.harmless
         # A packer is not re-entrant, for threads or for an encode= that encodes: each call takes one.
         self._packers: list[Packer] = []
+        self._unpackers: list[Unpacker] = []  # each at the end of what it was fed
 
     def __repr__(self) -> str:
         limits = self._limits
@@ -151,21 +156,42 @@ class MsgpackCodec:
             raise malformed("msgpack", self._limits.too_deep())
         return value
 
-    def decode_many(self, payloads: Sequence[Buffer]) -> list[object]:
-        """`decode` for each, in order; small ones are looked over together. Raises what `decode` raises."""
-        data = b"".join(payloads)
+    def decode_many(self, payloads: Buffer, sizes: Sequence[int]) -> list[object]:
+        """`decode` for payloads that lie behind one another, in order; small ones in one go. Raises what that raises."""
         if (
-            _MARK_BYTE not in data
-            and max(map(len, payloads), default=0) <= self._harmless
-            and data.translate(_LOOKS).count(_HEAD) <= self._max_depth
+            type(payloads) is bytes
+            and len(payloads) <= _ROW
+            and _MARK_BYTE not in payloads
+            and max(sizes, default=0) <= self._harmless
+            and payloads.translate(_LOOKS).count(_HEAD) <= self._max_depth
+            and (row := self._decode_row(payloads, sizes)) is not None
         ):
-            try:
-                return [
-                    unpackb(payload, strict_map_key=False, timestamp=3, ext_hook=read_extension) for payload in payloads
-                ]
-            except (ValueError, TypeError, OverflowError):
-                pass  # below, the one that is malformed says so
-        return [self.decode(payload) for payload in payloads]
+            return row
+        starts = accumulate(sizes, initial=0)
+        return [self.decode(payloads[start : start + size]) for start, size in zip(starts, sizes, strict=False)]
+
+    def _decode_row(self, payloads: bytes, sizes: Sequence[int]) -> list[object] | None:
+        """Harmless payloads without marks; None where one of them is not exactly one object."""
+        try:
+            unpacker = self._unpackers.pop()
+        except IndexError:
+            most = self._harmless
+            unpacker = Unpacker(
+                strict_map_key=False, timestamp=3, ext_hook=read_extension, max_buffer_size=_ROW, max_str_len=most,
+                max_bin_len=most, max_array_len=most, max_map_len=most, max_ext_len=most,
+            )  # fmt: skip
+        end, row = unpacker.tell(), []
+        unpacker.feed(payloads)
+        try:
+            for size in sizes:
+                row.append(unpacker.unpack())
+                end += size
+                if unpacker.tell() != end:
+                    return None  # what one rank sent must not reach into what the next one did
+        except (ValueError, TypeError, OverflowError, UnpackException):
+            return None
+        self._unpackers.append(unpacker)
+        return row
 
     def _decode_marked(self, data: bytes, measures: bool, large: bool) -> object:
         reader = Reader(self._registry, self._limits, measures=measures)

@@ -42,6 +42,9 @@ class Codec(Protocol):
 class BulkCodec(Protocol):
     """A codec that is quicker with many payloads at once; a group asks for nothing but `decode` where it is none."""
 
-    def decode_many(self, payloads: Sequence[Buffer]) -> list[object]:
-        """`decode` for each, in order. Raises what `decode` raises for the first that is none."""
+    def decode_many(self, payloads: Buffer, sizes: Sequence[int]) -> list[object]:
+        """`decode` for payloads that lie behind one another in one buffer, in order.
+
+        Raises what `decode` raises for the first that is none.
+        """
         ...

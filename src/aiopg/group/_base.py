@@ -40,7 +40,7 @@ from aiopg.group._arguments import (
 )
 from aiopg.group._numbers import Numbers
 from aiopg.server.hosting import HostedStore
-from aiopg.stores.base import Buffer, Call, Member, Store, Tag
+from aiopg.stores.base import Buffer, Call, Member, Parts, Store, Tag
 
 __all__ = ["DEFAULT_TIMEOUT", "GroupBase", "PendingCall"]
 
@@ -358,7 +358,7 @@ class GroupBase:
     def _decode(self, payload: Buffer) -> Any:
         return self._codec.decode(payload)
 
-    def _decode_all(self, payloads: list[Buffer]) -> list[Any]:
-        if self._bulk_codec is not None:
-            return self._bulk_codec.decode_many(payloads)
+    def _decode_all(self, payloads: Sequence[Buffer]) -> list[Any]:
+        if self._bulk_codec is not None and type(payloads) is Parts:
+            return self._bulk_codec.decode_many(payloads.joined, payloads.sizes)
         return [self._codec.decode(payload) for payload in payloads]

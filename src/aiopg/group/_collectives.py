@@ -131,7 +131,7 @@ class Collectives(GroupBase):
         tag: Tag,
         timeout: float | None,
         detail: str = "",
-    ) -> list[Buffer]:
+    ) -> Sequence[Buffer]:
         if parts and (len(parts) > 1 or len(parts[0]) > self._payload_bytes):
             self._check_size(parts)
         call = self._new_call(op, tag, timeout, "round")

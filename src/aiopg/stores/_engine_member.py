@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from aiopg._core.frames import Body, Buffer
@@ -21,7 +22,7 @@ from aiopg._core.messages import (
     Withdrawn,
     unpack_value,
 )
-from aiopg._core.parts import join_parts, split_parts
+from aiopg._core.parts import join_parts, read_parts
 from aiopg._core.round import Signature
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
 from aiopg.stores._incoming import Incoming
@@ -117,7 +118,7 @@ class EngineMember(Member):
 
     # ------------------------------------------------------------------------------------------------- rounds
 
-    async def round(self, call: Call, root: int, detail: str, parts: list[Buffer], needs: int) -> list[Buffer]:
+    async def round(self, call: Call, root: int, detail: str, parts: list[Buffer], needs: int) -> Sequence[Buffer]:
         key = (call.tag, call.seq)
         if self._withdrawals and key in self._withdrawals:
             decided = await self._decided_before(call, key, Signature(call.op, root, detail), parts)
@@ -185,12 +186,10 @@ class EngineMember(Member):
             raise NumberUsedError
         return decided
 
-    def _parts(self, body: Body, needs: int) -> list[Buffer]:
-        if needs == Needs.NOTHING:
-            return []
-        if needs == Needs.ROOT:
-            return [_joined(body)]
-        return list(split_parts(body, self._world_size)) if body else []
+    def _parts(self, body: Body, needs: int) -> Sequence[Buffer]:
+        if needs >= Needs.ALL:
+            return read_parts(body, self._world_size) if body else []
+        return [_joined(body)] if needs == Needs.ROOT else []
 
     # --------------------------------------------------------------------------------------------- membership
 

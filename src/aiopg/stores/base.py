@@ -22,11 +22,13 @@ import asyncio
 import logging
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import Needs, Tag
+from aiopg._core.parts import Parts
 from aiopg.errors import GroupTimeoutError, Outcome
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Member",
     "Needs",
     "NumberUsedError",
+    "Parts",
     "Store",
     "Tag",
 ]
@@ -196,7 +199,7 @@ class Member(ABC):
         """
 
     @abstractmethod
-    async def round(self, call: Call, root: int, detail: str, parts: list[Buffer], needs: int) -> list[Buffer]:
+    async def round(self, call: Call, root: int, detail: str, parts: list[Buffer], needs: int) -> Sequence[Buffer]:
         """Arrive at round (call.tag, call.seq) and get what is needed of it.
 
         Args:
@@ -206,8 +209,8 @@ class Member(ABC):
             parts: nothing, one part, or one part for each rank in rank order.
             needs: one of `Needs`.
 
-        Returns: nothing for `Needs.NOTHING`; the root's part for `Needs.ROOT`; every rank's part in rank order, or
-        nothing if nobody gave anything, for the others.
+        Returns: nothing for `Needs.NOTHING`; the root's part for `Needs.ROOT`; every rank's part in rank order
+        (`Parts` where they came behind one another), or nothing if nobody gave anything, for the others.
 
         Raises: CollectiveMismatchError, PeerLostError, GroupAbortedError, DataExpiredError, StoreFullError,
         StoreLostError, GroupTimeoutError; PayloadTooLargeError if all parts together are too large to be read; and
