@@ -75,19 +75,26 @@ def encode_message(seq: int, ack: int, message: m.Message, head_bytes: int) -> t
     that make the head longer than `head_bytes`.
     """
     body: Body = message[-1]
-    size = (len(body[0]) if len(body) == 1 else sum(map(len, body))) if body else 0
+    if not body:
+        size = 0
+    elif len(body) == 1:
+        size = len(body[0])
+    else:
+        size = sum(map(len, body))
     try:
         head = _ENCODE[type(message)](seq, ack, size, message)
     except (ValueError, OverflowError, KeyError, struct.error) as error:
         raise UsageError(f"a {type(message).__name__} cannot be sent: {error}") from error
-    if len(head) - LENGTHS_BYTES > head_bytes:
+    if len(head) > head_bytes + LENGTHS_BYTES:
         raise UsageError(
             f"a {type(message).__name__} with names and texts of {len(head)} bytes cannot be sent; "
             f"{head_bytes} are allowed"
         )
     if not size:
         return (head,)
-    return (b"".join((head, *body)),) if size <= JOIN_BELOW else (head, *body)
+    if size > JOIN_BELOW:
+        return (head, *body)
+    return (head + body[0],) if len(body) == 1 else (b"".join((head, *body)),)
 
 
 def decode_message(received: Received) -> m.Message:
