@@ -20,7 +20,7 @@ from aiopg._core.handshake import HANDSHAKE_BYTES, LOGIN_BYTES, check_magic
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Acknowledge, Goodbye, Message
 from aiopg._core.session import Session
-from aiopg._core.wire import decode_message
+from aiopg._core.wire import DECODERS, UNREADABLE, decode_message, unreadable
 from aiopg.errors import ProtocolError
 
 __all__ = ["Link"]
@@ -244,10 +244,14 @@ class Link(asyncio.BufferedProtocol):
         """What comes from here on is frames."""
 
     def _dispatch(self, frame: Received) -> None:
-        message = decode_message(frame)
+        seq, _, kind, fields, body = frame
+        try:
+            message = DECODERS[kind](fields, body)
+        except UNREADABLE as error:
+            raise unreadable(kind, fields, error) from None
         is_aside = type(message) in _ASIDES
-        if is_aside is not (not frame[0]):
-            raise ProtocolError(f"a {type(message).__name__} with sequence number {frame[0]}")
+        if is_aside is not (seq == 0):
+            raise ProtocolError(f"a {type(message).__name__} with sequence number {seq}")
         if not is_aside:
             self.message_received(message)
         elif type(message) is Goodbye:

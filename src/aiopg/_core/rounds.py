@@ -131,8 +131,10 @@ class Rounds:
             self._drop_parts(arrival)
         elif signature != round.signature:
             self._mismatch(round, rank, Signature(*signature))
-        else:
+        elif arrival.needs < Needs.ALL or rank == root or self.gone or round.expired:
             self._settle(round, arrival)
+        elif len(round.arrivals) == self.world_size:
+            self._complete(round)
         if len(round.told) + len(self.gone) >= self.world_size:
             self._free_if_done(round)
 

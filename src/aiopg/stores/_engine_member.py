@@ -142,7 +142,9 @@ class EngineMember(Member):
             await self._learn_facts(call, key, arrival)
         outcome = arrival.outcome
         result = outcome.body if type(outcome) is Answer else arrival.result()
-        return self._parts(result, needs) if result or needs == Needs.ROOT else []
+        if result and needs >= Needs.ALL:
+            return read_parts(result, self._world_size)
+        return self._parts(result, needs)
 
     def _withdraw(self, key: tuple[Tag, int], arrival: Pending, signature: Signature, parts: list[Buffer]) -> None:
         """Take an arrival back, and remember that it may have been decided before that reaches the store."""
