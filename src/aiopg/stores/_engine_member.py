@@ -16,7 +16,6 @@ from aiopg._core.messages import (
     Needs,
     Put,
     Tag,
-    Take,
     TakeBack,
     Watch,
     Withdrawn,
@@ -104,12 +103,12 @@ class EngineMember(Member):
         mailbox = (src, call.tag)
         incoming = self._incoming.get(mailbox)
         if incoming is None:
-            ask = (Take, self._seat, src, call.tag)
-            incoming = Incoming(self._calls, ask, lambda: self._drop_incoming(mailbox))
+            fields = (self._seat, src, call.tag, ())
+            incoming = Incoming(self._calls, src, fields, lambda: self._drop_incoming(mailbox))
             self._incoming[mailbox] = incoming
         if self._calls.gate.full or self._calls.line:
             await self._calls.find_room(call)
-        return _joined(await incoming.take(call, src))
+        return _joined(await incoming.take(call))
 
     def _drop_incoming(self, mailbox: tuple[int, Tag]) -> None:
         # Making one anew for each message costs more than keeping some.
