@@ -17,6 +17,7 @@ from aiopg import (
     StoreServer,
     open_store,
 )
+from aiopg.testing import FaultProxy
 
 from .conftest import Meeting, all_ranks
 from .test_cancel import steps
@@ -125,8 +126,8 @@ async def test_a_store_is_vacated_however_its_members_go() -> None:
 async def test_small_frames_are_not_held_back() -> None:
     """TCP_NODELAY is on at both ends: a frame behind an unacknowledged one leaves at once (else up to 40 ms later)."""
     listening = socket.create_server(("127.0.0.1", 0))
-    async with StoreServer(listen_socket=listening) as server:
-        store = await open_store(server.address)
+    async with StoreServer(listen_socket=listening) as server, FaultProxy(server.address) as proxy:
+        store = await open_store(proxy.address)  # without it this would be a unix socket (aiopg.shortcut)
         links = [store._client._connection, *server._started()._connections]  # type: ignore[attr-defined]
         assert len(links) == 2
         for link in links:

@@ -15,7 +15,7 @@ from aiopg._core.session import Session
 from aiopg.errors import AiopgError, ProtocolError
 from aiopg.link import Link
 from aiopg.liveness import is_vanished
-from aiopg.server._exposure import is_stranger
+from aiopg.processes import is_stranger
 from aiopg.tls import channel_binding
 
 if TYPE_CHECKING:
