@@ -56,7 +56,7 @@ class Limits:
     reason_bytes: int = 1 * KIB
     """Length of the text given to abort(); the rest is cut off."""
 
-    world_size: int = 8192
+    world_size: int = 16384
     """Ranks of one group."""
 
     groups: int = 4096

@@ -43,7 +43,7 @@ class ClientConnection(Link):
     """Handshake, then events in; the commands go out through `Link.send`."""
 
     def __init__(self, client: Client, limits: Limits, nonce: bytes) -> None:
-        super().__init__(limits)
+        super().__init__(limits, client.commons)
         self._client = client
         self._hello = pack_hello(nonce)
         self._welcome = b""

@@ -30,7 +30,7 @@ class ServerConnection(Link):
     """Handshake, then commands in and events out."""
 
     def __init__(self, sessions: Sessions) -> None:
-        super().__init__(sessions.limits)
+        super().__init__(sessions.limits, sessions.commons)
         self._sessions = sessions
         self._hello = b""
         self._welcome = b""

@@ -24,6 +24,7 @@ from aiopg._core.exchange import Exchange, Line
 from aiopg._core.handshake import resume_proof
 from aiopg._core.limits import Limits
 from aiopg._core.messages import COMMANDS, Cancel, Join, Leave, Message, Open, Opened, Vacate
+from aiopg.commons import Commons
 from aiopg.errors import ProtocolError
 from aiopg.liveness import SWEEP_SECONDS, LateSweep
 from aiopg.processes import ProcessIdentity, ProcessWatch
@@ -82,6 +83,7 @@ class Sessions:
         self.vacated = asyncio.Event()
         """There may be no member now."""
         self._loop = asyncio.get_running_loop()
+        self.commons = Commons()
         self.doorkeeper = Doorkeeper(limits, tokens, self._loop.time)
         self._now = scribe.now if scribe is not None else self._loop.time
         self._members: dict[bytes, ServerSession] = {}
@@ -122,6 +124,7 @@ class Sessions:
             else:
                 connection.member = None
                 connection.finish(reason)
+        self.commons.forgive()
 
     def give_up(self, reason: str) -> None:
         """The journal cannot be written any more: the same, and nothing that waits for it ever leaves."""
