@@ -9,17 +9,14 @@ For each number of ranks, with a new store and new processes:
 connect      until every rank has an open session, all dialled at once
 join         until every rank has its place in the group
 first        the first barrier
-barrier      median of `--barriers` of them
-all_gather   median of `--gathers` of them, each rank giving a 16-byte object
-memory       resident memory of the store, less what it had before anybody came, for each idle rank (two answers of a
-             second each have come and gone; nothing waits)
-longest      the longest pass of the store's event loop while everybody was idle (it looks after its connections)
+barrier      one of many barriers in a row, each rank going on as soon as it may; the median of some blocks
+all_gather   one, each rank giving a 16-byte object; the median of some
+close        until every rank has closed its link
+KiB a rank   resident memory of the store after the barriers, less what it had before anybody came
 """
 
 import argparse
 import asyncio
-import gc
-import json
 import math
 import os
 import statistics
@@ -38,6 +35,8 @@ GROUP = "scale"
 OBJECT = b"sixteen bytes..."
 PATIENCE = 60.0
 """Seconds that a call of the ranks may take."""
+BARRIERS = 10
+BLOCKS = 5
 IDLE_SECONDS = 1.0
 """The store is idle for so long before its memory is read: acknowledgements have come, timers have rung."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -71,25 +70,27 @@ class Ranks:
         )
         self._members = await asyncio.gather(*joins)
 
-    async def barrier(self) -> None:
-        """One barrier of them all."""
-        await self._round("barrier", [])
+    async def barrier(self, count: int) -> None:
+        """Barriers in a row."""
+        await self._rounds_of("barrier", [], count)
 
-    async def all_gather(self) -> None:
-        """One all_gather of them all."""
-        await self._round("all_gather", [OBJECT])
+    async def all_gather(self, count: int) -> None:
+        """The same of all_gather."""
+        await self._rounds_of("all_gather", [OBJECT], count)
 
     async def close(self) -> None:
         """Everybody leaves at once."""
         await asyncio.gather(*(store.close() for store in self._stores))
 
-    async def _round(self, op: str, parts: list[Buffer]) -> None:
-        self._rounds += 1
+    async def _rounds_of(self, op: str, parts: list[Buffer], count: int) -> None:
+        first, self._rounds = self._rounds + 1, self._rounds + count
 
         async def one(rank: int, member: Member) -> None:
-            # What it gets is dropped at once: in a process a rank, nobody holds the answers of thousands.
-            got = await member.round(self._call(op, rank, self._rounds), -1, "", parts, Needs.ALL)
-            assert len(got) == (self._world_size if parts else 0)
+            # A rank goes on to the next as soon as it may. What it gets is dropped at once: in a process a rank, nobody
+            # holds the answers of thousands.
+            for number in range(first, first + count):
+                got = await member.round(self._call(op, rank, number), -1, "", parts, Needs.ALL)
+                assert len(got) == (self._world_size if parts else 0)
 
         await asyncio.gather(*map(one, self._places, self._members))
 
@@ -105,7 +106,8 @@ async def obey(ranks: Ranks) -> None:
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     async for line in orders:
-        await getattr(ranks, line.decode().strip())()
+        what, *numbers = line.decode().split()
+        await getattr(ranks, what)(*map(int, numbers))
         print("done", flush=True)
 
 
@@ -166,15 +168,15 @@ class Stage:
             crowd.hear()
         self.ranks = ranks
 
-    def order(self, what: str) -> tuple[float, float]:
-        """Have all ranks do it; seconds until the last one has, and of the store's processor time."""
+    def order(self, what: str, count: int | None = None) -> tuple[float, float]:
+        """Have all ranks do it, `count` times; seconds for one until the last is done, and of the store's processor."""
         processor, started = self.store.processor_seconds, time.perf_counter()
         for crowd in self._crowds:
-            crowd.tell(what)
+            crowd.tell(what if count is None else f"{what} {count}")
         for crowd in self._crowds:
             crowd.hear()
         took = time.perf_counter() - started
-        return took, self.store.processor_seconds - processor
+        return took / (count or 1), (self.store.processor_seconds - processor) / (count or 1)
 
     def end(self) -> None:
         """End all processes."""
@@ -182,36 +184,47 @@ class Stage:
             process.end()
 
 
-def measure(ranks: int, processes: int, barriers: int, gathers: int) -> dict[str, float]:
+def measure(ranks: int, processes: int) -> dict[str, float]:
     """All figures for one number of ranks; seconds and bytes."""
     stage = Stage(ranks, processes)
+    figures = {}
+
+    def keep(what: str, *blocks: tuple[float, float]) -> None:
+        figures[what] = statistics.median(wall for wall, _ in blocks)
+        figures[f"{what}_cpu"] = statistics.fmean(processor for _, processor in blocks)
+
     try:
         before = stage.store.resident_bytes
-        figures = {what: stage.order(what)[0] for what in ("connect", "join")}
-        figures["first"] = stage.order("barrier")[0]
-        took = [stage.order("barrier") for _ in range(barriers)]
-        figures["barrier"] = statistics.median(wall for wall, _ in took)
-        figures["barrier_cpu"] = sum(processor for _, processor in took) / barriers
+        keep("connect", stage.order("connect"))
+        keep("join", stage.order("join"))
+        keep("first", stage.order("barrier", 1))
+        keep("barrier", *(stage.order("barrier", BARRIERS) for _ in range(BLOCKS)))
         time.sleep(IDLE_SECONDS)
         figures["memory"] = (stage.store.resident_bytes - before) / ranks
-        took = [stage.order("all_gather") for _ in range(gathers)]
-        figures["all_gather"] = statistics.median(wall for wall, _ in took)
-        figures["all_gather_cpu"] = sum(processor for _, processor in took) / gathers
-        time.sleep(IDLE_SECONDS)
-        figures["memory_after"] = (stage.store.resident_bytes - before) / ranks
-        figures["close"] = stage.order("close")[0]
+        keep("all_gather", *(stage.order("all_gather", 1) for _ in range(BLOCKS)))
+        keep("close", stage.order("close"))
         return figures
     finally:
         stage.end()
 
 
-def report(ranks: int, figures: dict[str, float]) -> str:
-    """One row of the table."""
-    cells = [f"{ranks:,}"]
-    cells += [f"{figures[what] * 1e3:,.0f}" for what in ("connect", "join", "first", "barrier", "all_gather", "close")]
-    cells += [f"{figures[what] / ranks * 1e6:.1f}" for what in ("barrier", "barrier_cpu", "all_gather_cpu")]
-    cells += [f"{figures[what] / 1024:.1f}" for what in ("memory", "memory_after")]
-    return "| " + " | ".join(cells) + " |"
+WALL = ("connect", "join", "first", "barrier", "all_gather", "close")
+PROCESSOR = ("connect", "join", "first", "barrier", "all_gather")
+
+
+def header() -> str:
+    """Of the table."""
+    names = ["ranks", *(f"{what}, ms" for what in WALL), *(f"store CPU: {what}, us a rank" for what in PROCESSOR)]
+    names += ["KiB a rank"]
+    return f"| {' | '.join(names)} |\n|{'--:|' * len(names)}"
+
+
+def row(ranks: int, figures: dict[str, float]) -> str:
+    """For one number of ranks."""
+    cells = [f"{ranks:,}", *(f"{figures[what] * 1e3:,.0f}" for what in WALL)]
+    cells += [f"{figures[f'{what}_cpu'] / ranks * 1e6:.0f}" for what in PROCESSOR]
+    cells += [f"{figures['memory'] / 1024:.1f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -219,23 +232,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--ranks", type=int, nargs="+", default=[100, 1000, 3000, 10_000])
     parser.add_argument("--processes", type=int, default=2, help="processes that the ranks live in (%(default)s)")
-    parser.add_argument("--barriers", type=int, default=20)
-    parser.add_argument("--gathers", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="one line of JSON for each number of ranks")
     match sys.argv[1:]:
         case ["ranks", url, first, count, world_size]:
             raise_limit()
-            gc.freeze()
             print("ready", flush=True)
             uvloop.run(obey(Ranks(url, int(first), int(count), int(world_size))))
             return
     options = parser.parse_args()
-    print("| ranks | connect ms | join ms | first ms | barrier ms | all_gather ms | close ms "
-          "| us a rank: barrier | its store CPU | all_gather's store CPU | KiB a rank, idle | after all_gather |")
-    print("|--:" * 12 + "|")
+    print(header())
     for ranks in options.ranks:
-        figures = measure(ranks, options.processes, options.barriers, options.gathers)
-        print(json.dumps({"ranks": ranks} | figures) if options.json else report(ranks, figures), flush=True)
+        print(row(ranks, measure(ranks, options.processes)), flush=True)
 
 
 if __name__ == "__main__":

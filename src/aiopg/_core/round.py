@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiopg._core.frames import Buffer
@@ -39,7 +40,7 @@ class Arrival(Waiting):
     __slots__ = ("expires", "needs", "parts", "rank", "round")
 
     def __init__(
-        self, session: SessionId, command: Arrive, round: Round, rank: int, parts: list[Buffer], expires: float
+        self, session: SessionId, command: Arrive, round: Round, rank: int, parts: Sequence[Buffer], expires: float
     ) -> None:
         # As Waiting.__init__, without the call: one of these is made for every arrival.
         self.session = session

@@ -33,7 +33,7 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from aiopg._core.frames import Body, Buffer, body_size
@@ -102,7 +102,7 @@ class Rounds:
         _, _, tag, number, op, root, detail, _, pieces, _ = command
         key = (tag, number)
         signature = (op, root, detail)
-        parts = self._parts(command) if pieces else []
+        parts = self._parts(command) if pieces else ()
         round = self._rounds.get(key)
         if round is None:
             if len(self._rounds) + len(self._owed) >= self._limits.open_rounds:
@@ -136,13 +136,13 @@ class Rounds:
         if len(round.told) + len(self.gone) >= self.world_size:
             self._free_if_done(round)
 
-    def _parts(self, command: Arrive) -> list[Buffer]:
+    def _parts(self, command: Arrive) -> Sequence[Buffer]:
         if command.pieces == 1:
             body = command.body
-            return [body[0] if len(body) == 1 else b"".join(body)]
+            return body if len(body) == 1 else (b"".join(body),)
         if command.pieces != self.world_size:
             raise ProtocolError(f"{command.pieces} parts for {self.world_size} ranks")
-        return list(split_parts(command.body, command.pieces))
+        return split_parts(command.body, command.pieces)
 
     def _settle(self, round: Round, arrival: Arrival) -> None:
         """Answer everybody whom this arrival completes, itself included."""
@@ -318,7 +318,7 @@ class Rounds:
 
     def _drop_parts(self, arrival: Arrival) -> None:
         size = sum(map(len, arrival.parts))
-        arrival.parts = []
+        arrival.parts = ()
         arrival.round.bytes -= size
         self.bytes -= size
 
