@@ -77,6 +77,7 @@ class Round:
         "number",
         "oldest",
         "rounds",
+        "settled",
         "signature",
         "tag",
         "told",
@@ -93,6 +94,7 @@ class Round:
         self.told: set[int] = set()  # ranks that had their answer or error
         self.error: AiopgError | None = None  # the outcome of all who come, once decided to be a failure
         self.expired: AiopgError | None = None  # why parts are no longer here
+        self.settled = 0  # the ranks below this one were told or are gone
         self.unconfirmed: set[int] = set()  # ranks answered whose acknowledgement a needer of ALL_TOLD awaits
         self.withdrawn: set[int] = set()  # ranks that had arrived and gave up
         self.bytes = 0

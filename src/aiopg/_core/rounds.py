@@ -150,27 +150,30 @@ class Rounds:
         if needs == Needs.NOTHING:
             self._answer(arrival, ())
         elif needs == Needs.ROOT and arrival.rank != root:
-            self._settle_needer(round, arrival, [root])
+            self._settle_needer(round, arrival, root)
         if arrival.rank == root:
             for other in round.arrivals.values():
                 if other.needs == Needs.ROOT and other.rank not in round.told:
-                    self._settle_needer(round, other, [root])
+                    self._settle_needer(round, other, root)
         if len(round.arrivals) == self.world_size:
             self._complete(round)
         elif needs >= Needs.ALL and (self.gone or round.expired):
-            self._settle_needer(round, arrival, range(self.world_size))
+            self._fail_needer(round, arrival, sorted(rank for rank in self.gone if rank not in round.arrivals))
 
-    def _settle_needer(self, round: Round, arrival: Arrival, needed: list[int] | range) -> None:
-        """Answer a needer if the ranks it needs are there, fail it if they can no longer come."""
-        missing = [rank for rank in needed if rank not in round.arrivals]
-        lost = [rank for rank in missing if rank in self.gone]
+    def _settle_needer(self, round: Round, arrival: Arrival, root: int) -> None:
+        """Answer a needer of the root's part if it is there, fail it if it can no longer come."""
+        if round.expired is not None or root not in round.arrivals:
+            self._fail_needer(round, arrival, [root] if root in self.gone else [])
+        else:
+            part = round.arrivals[root].part_for(arrival.rank)
+            self._answer(arrival, (part,) if part else ())
+
+    def _fail_needer(self, round: Round, arrival: Arrival, lost: list[int]) -> None:
+        """Fail an arrival whose needs cannot be met: what it needs has expired, or ranks are `lost` that it needs."""
         if round.expired is not None:
             self._fail([arrival], round.expired)
         elif lost:
             self._fail([arrival], PeerLostError(self._group, lost, self.gone[lost[0]].reason))
-        elif not missing:
-            part = round.arrivals[needed[0]].part_for(arrival.rank)
-            self._answer(arrival, (part,) if part else ())
 
     def _complete(self, round: Round) -> None:
         """Every rank is there: answer all who need all."""
@@ -286,7 +289,8 @@ class Rounds:
         for owed in [key for key in self._owed if key[1] == rank]:
             del self._owed[owed]
         for round in list(self._rounds.values()):
-            if rank not in round.arrivals:
+            # Those that all were told are many when thousands leave, and nobody waits in them.
+            if rank not in round.arrivals and len(round.told) < len(round.arrivals):
                 rooted = round.signature.root == rank
                 needers = [a for a in round.waiting() if a.needs >= Needs.ALL or (rooted and a.needs == Needs.ROOT)]
                 self._fail(needers, error)
@@ -324,7 +328,12 @@ class Rounds:
 
     def _is_awaited(self, round: Round) -> bool:
         """Whether a rank that can still come was not told."""
-        return len(round.told | self.gone.keys()) < self.world_size
+        # Who was told or is gone stays so: what was passed over once need not be looked at again.
+        rank = round.settled
+        while rank < self.world_size and (rank in round.told or rank in self.gone):
+            rank += 1
+        round.settled = rank
+        return rank < self.world_size
 
     def _free_if_done(self, round: Round) -> None:
         # A round may be gone already, and even its number be in use again.
