@@ -17,6 +17,7 @@ KiB a rank   resident memory of the store after the barriers, less what it had b
 
 import argparse
 import asyncio
+import itertools
 import math
 import os
 import statistics
@@ -162,7 +163,7 @@ class Stage:
         bounds = [ranks * number // processes for number in range(processes + 1)]
         self._crowds = [
             Process("-m", "benchmarks.scale", "ranks", url, first, after - first, ranks)
-            for first, after in zip(bounds, bounds[1:], strict=False)
+            for first, after in itertools.pairwise(bounds)
         ]
         for crowd in self._crowds:
             crowd.hear()

@@ -23,6 +23,7 @@ from aiopg._core.session import Session
 from aiopg._core.wire import decode_message
 from aiopg.commons import Commons
 from aiopg.errors import ProtocolError
+from aiopg.outflow import Outflow
 
 __all__ = ["Link"]
 
@@ -53,6 +54,8 @@ class Link(asyncio.BufferedProtocol):
         self._session: Session | None = None
         self._held: deque[Received] | None = None  # frames that wait until the session has room for their answers
         self._held_bytes = 0
+        self._outflow: Outflow | None = None  # while a large message is under way
+        self._is_paused = False  # the transport has enough to write
         self._owes = False  # an acknowledgement, which `commons` collects in time
         self._close_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -105,10 +108,10 @@ class Link(asyncio.BufferedProtocol):
         # One that met an error while writing is closing, and says so with its next pass only: asyncio would log it.
         if transport is None or self._closed or transport.is_closing():
             return
-        if len(buffers) == 1:
+        if len(buffers) == 1 and self._outflow is None:
             transport.write(buffers[0])
         else:
-            transport.writelines(buffers)
+            self._write_large(transport, buffers)
 
     def send_aside(self, message: Message) -> None:
         """Send a message that is not part of the session's stream."""
@@ -166,10 +169,22 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "the connection was closed by the other end", final=False, abort=True)
-        self._transport = None
+        self._transport = self._outflow = None
         self._gone.set()
         if self._close_timer is not None:
             self._close_timer.cancel()
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        if self._outflow is not None:
+            self._outflow.pause()
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        if self._outflow is not None and self._outflow.resume():
+            self._outflow = None
+            if self._closed and self._transport is not None:
+                self._transport.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._block is not None:
@@ -205,6 +220,13 @@ class Link(asyncio.BufferedProtocol):
             self.protocol_broken(error)
 
     # ------------------------------------------------------------------------------------------------ inside
+
+    def _write_large(self, transport: asyncio.Transport, buffers: tuple[Buffer, ...]) -> None:
+        """Write what has a large body, or comes behind such."""
+        if self._outflow is None:
+            self._outflow = Outflow(transport, self._is_paused)
+        if self._outflow.add(buffers):
+            self._outflow = None
 
     def _frames_updated(self, session: Session, nbytes: int) -> None:
         for frame in self._receiver.buffer_updated(nbytes):
@@ -303,6 +325,7 @@ class Link(asyncio.BufferedProtocol):
             self._block, self._block_filled = memoryview(bytearray(HANDSHAKE_BYTES)), 0
         if self._transport is not None:
             if abort:
+                self._outflow = None
                 self._transport.abort()
             else:
                 self._close_transport()
@@ -311,5 +334,6 @@ class Link(asyncio.BufferedProtocol):
     def _close_transport(self) -> None:
         """Close when all is written, and do not wait for that for ever."""
         if self._transport is not None:
-            self._transport.close()
+            if self._outflow is None:
+                self._transport.close()
             self._close_timer = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)

@@ -84,7 +84,7 @@ class Limits:
     handshake_seconds: float = 5.0
     """Time from accepting a connection to its first frame (NATS 2 + 2 s, sshd 120 s)."""
 
-    strangers: int = 4096
+    strangers: int = 16384
     """Connections that have not opened a session. Past it the oldest one is cut for the newest (sshd: 100)."""
 
     failed_logins: int = 10
