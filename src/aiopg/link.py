@@ -21,12 +21,11 @@ from aiopg._core.limits import Limits
 from aiopg._core.messages import Acknowledge, Goodbye, Message
 from aiopg._core.session import Session
 from aiopg._core.wire import DECODERS, UNREADABLE, decode_message, unreadable
+from aiopg.commons import Commons
 from aiopg.errors import ProtocolError
+from aiopg.outflow import Outflow
 
 __all__ = ["Link"]
-
-ACKNOWLEDGE_SECONDS = 0.1
-"""A message that nothing of ours answered by then is acknowledged by a frame of its own."""
 
 ACKNOWLEDGE_MESSAGES = 64
 """As many unacknowledged messages are acknowledged at once, so that the sender's outbox stays short."""
@@ -44,8 +43,9 @@ _ASIDES = (Acknowledge, Goodbye)
 class Link(asyncio.BufferedProtocol):
     """One connection. Subclasses say what to do with the other end's first bytes, frames and messages."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, commons: Commons) -> None:
         self._limits = limits
+        self._commons = commons
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._block: memoryview | None = memoryview(bytearray(HANDSHAKE_BYTES))  # of the handshake, until frames come
@@ -54,7 +54,9 @@ class Link(asyncio.BufferedProtocol):
         self._session: Session | None = None
         self._held: deque[Received] | None = None  # frames that wait until the session has room for their answers
         self._held_bytes = 0
-        self._acknowledge_timer: asyncio.TimerHandle | None = None
+        self._outflow: Outflow | None = None  # while a large message is under way
+        self._is_paused = False  # the transport has enough to write
+        self._owes = False  # an acknowledgement, which `commons` collects in time
         self._close_timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._gone = asyncio.Event()
@@ -106,10 +108,10 @@ class Link(asyncio.BufferedProtocol):
         # One that met an error while writing is closing, and says so with its next pass only: asyncio would log it.
         if transport is None or self._closed or transport.is_closing():
             return
-        if len(buffers) == 1:
+        if len(buffers) == 1 and self._outflow is None:
             transport.write(buffers[0])
         else:
-            transport.writelines(buffers)
+            self._write_large(transport, buffers)
 
     def send_aside(self, message: Message) -> None:
         """Send a message that is not part of the session's stream."""
@@ -120,6 +122,14 @@ class Link(asyncio.BufferedProtocol):
         """Tell the other end at once what we hold."""
         assert self._session is not None
         self.write(self._session.acknowledge())
+
+    def acknowledge_late(self) -> bool:
+        """See `Debtor`."""
+        self._owes = False
+        if self._closed or self._session is None or self._session.received <= self._session.told:
+            return False
+        self.acknowledge_now()
+        return True
 
     def hold(self) -> None:
         """Take no more of the session's messages until it has room for the answers (`Session.full`)."""
@@ -159,10 +169,22 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "the connection was closed by the other end", final=False, abort=True)
-        self._transport = None
+        self._transport = self._outflow = None
         self._gone.set()
         if self._close_timer is not None:
             self._close_timer.cancel()
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        if self._outflow is not None:
+            self._outflow.pause()
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        if self._outflow is not None and self._outflow.resume():
+            self._outflow = None
+            if self._closed and self._transport is not None:
+                self._transport.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._block is not None:
@@ -191,13 +213,20 @@ class Link(asyncio.BufferedProtocol):
             if was_full and not session.full:
                 self.room_made()
             if session.received != session.told and (
-                self._acknowledge_timer is None or session.received - session.told >= ACKNOWLEDGE_MESSAGES
+                not self._owes or session.received - session.told >= ACKNOWLEDGE_MESSAGES
             ):
                 self._acknowledge_in_time(session)
         except ProtocolError as error:
             self.protocol_broken(error)
 
     # ------------------------------------------------------------------------------------------------ inside
+
+    def _write_large(self, transport: asyncio.Transport, buffers: tuple[Buffer, ...]) -> None:
+        """Write what has a large body, or comes behind such."""
+        if self._outflow is None:
+            self._outflow = Outflow(transport, self._is_paused)
+        if self._outflow.add(buffers):
+            self._outflow = None
 
     def _frames_updated(self, session: Session, nbytes: int) -> None:
         for frame in self._receiver.buffer_updated(nbytes):
@@ -237,7 +266,7 @@ class Link(asyncio.BufferedProtocol):
         finally:
             if self._block is None:
                 # Not before: who has not logged in costs no more memory than it must.
-                self._receiver = FrameReceiver(self._limits)
+                self._receiver = FrameReceiver(self._limits, self._commons.buffer)
                 self.frames_begin(self._receiver)
 
     def frames_begin(self, receiver: FrameReceiver) -> None:
@@ -282,13 +311,9 @@ class Link(asyncio.BufferedProtocol):
     def _acknowledge_in_time(self, session: Session) -> None:
         if session.received - session.told >= ACKNOWLEDGE_MESSAGES:
             self.acknowledge_now()
-        elif self._acknowledge_timer is None and not self._closed:
-            self._acknowledge_timer = self._loop.call_later(ACKNOWLEDGE_SECONDS, self._acknowledge_late)
-
-    def _acknowledge_late(self) -> None:
-        self._acknowledge_timer = None
-        if self._session is not None and self._session.received > self._session.told:
-            self.acknowledge_now()
+        elif not self._owes and not self._closed:
+            self._owes = True
+            self._commons.owe(self)
 
     def _part(self, reason: str) -> None:
         if not self._closed:
@@ -302,11 +327,9 @@ class Link(asyncio.BufferedProtocol):
         if self._session is None:
             # Over TLS there may be more to read before the transport is gone (asyncio asks for room while it closes).
             self._block, self._block_filled = memoryview(bytearray(HANDSHAKE_BYTES)), 0
-        if self._acknowledge_timer is not None:
-            self._acknowledge_timer.cancel()
-            self._acknowledge_timer = None
         if self._transport is not None:
             if abort:
+                self._outflow = None
                 self._transport.abort()
             else:
                 self._close_transport()
@@ -315,5 +338,6 @@ class Link(asyncio.BufferedProtocol):
     def _close_transport(self) -> None:
         """Close when all is written, and do not wait for that for ever."""
         if self._transport is not None:
-            self._transport.close()
+            if self._outflow is None:
+                self._transport.close()
             self._close_timer = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)

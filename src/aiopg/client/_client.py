@@ -24,6 +24,7 @@ from aiopg._core.session import Session
 from aiopg.address import Address
 from aiopg.client._connection import ClientConnection, SessionOverError
 from aiopg.client._road import Road, take_shortcut
+from aiopg.commons import Commons
 from aiopg.errors import AuthenticationError, ProtocolError
 from aiopg.processes import own_identity
 
@@ -65,6 +66,8 @@ class Client:
         self.pid = 0
         """Process of the store; 0 until opened."""
         self.streams = Session(limits)
+        self.commons = Commons()
+        """Of its connections, one after another."""
         self.on_event: Callable[[Event], None] = _nobody_listens
         self.on_lost: Callable[[str], None] = _nobody_listens
         self.on_route: Callable[[Send], None] = _nobody_listens
@@ -164,6 +167,7 @@ class Client:
         if connection is not self._connection:
             return  # an attempt that failed: whoever made it knows
         self._connection = None
+        self.commons.forgive()
         self.on_route(self.route)
         if self._over:
             return

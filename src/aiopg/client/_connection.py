@@ -48,7 +48,7 @@ class ClientConnection(Link):
     """
 
     def __init__(self, client: Client, limits: Limits, nonce: bytes) -> None:
-        super().__init__(limits)
+        super().__init__(limits, client.commons)
         self._client = client
         self._hello = pack_hello(nonce)
         self._welcome = b""
@@ -168,10 +168,10 @@ class ClientConnection(Link):
         # One that met an error while writing is closing, and says so with its next pass only: asyncio would log it.
         if transport is None or self._closed or transport.is_closing():
             return
-        if len(buffers) == 1:
+        if len(buffers) == 1 and self._outflow is None:
             transport.write(buffers[0])
         else:
-            transport.writelines(buffers)
+            self._write_large(transport, buffers)
 
     def room_made(self) -> None:
         self._client.note_room()

@@ -30,7 +30,7 @@ class ServerConnection(Link):
     """Handshake, then commands in and events out."""
 
     def __init__(self, sessions: Sessions) -> None:
-        super().__init__(sessions.limits)
+        super().__init__(sessions.limits, sessions.commons)
         self._sessions = sessions
         self._hello = b""
         self._welcome = b""
@@ -169,5 +169,10 @@ class RecordedConnection(ServerConnection):
             self._scribe.when_recorded(super()._close_transport, self._transport.abort)
 
     def _write_out(self, buffers: tuple[Buffer, ...]) -> None:
-        if self._transport is not None:
-            self._transport.writelines(buffers)
+        transport = self._transport
+        if transport is None:
+            return
+        if len(buffers) == 1 and self._outflow is None:
+            transport.write(buffers[0])
+        else:
+            self._write_large(transport, buffers)

@@ -293,7 +293,7 @@ class StoreServer:
     async def wait_vacated(self) -> None:
         """Wait until there is no member; at once if there is none."""
         vacated = self._started().vacated
-        while self._exchange.engine.members:
+        while not self._exchange.engine.is_vacant:
             vacated.clear()
             await vacated.wait()
 
