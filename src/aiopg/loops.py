@@ -65,7 +65,8 @@ class LoopThread:
         self._ending = False
         self._calls: set[Future[Any]] = set()
         self._turn = threading.Lock()
-        self._attended = False  # by the thread
+        self._turn.acquire()  # for the thread, which is the first to run the loop
+        self._attended = True  # by the thread
         self._asked_for = False  # by a caller who would have run the loop
         self._driver: object = None
         self._cancelled: set[asyncio.Task[Any]] = set()  # and not yet ended
@@ -253,7 +254,8 @@ class LoopThread:
         """Give what a task came to to whoever waits for it."""
         self._cancelled.discard(task)
         if self._asked_for and self._attended and len(self._calls) <= 1:
-            # Before the caller wakes, so that it finds the loop free when it calls again.
+            # Before the caller wakes, so that it finds the loop free when it calls again. What is posted in between
+            # and is no call waits for IDLE_SECONDS.
             self._asked_for = False
             self._loop.stop()
         if task.cancelled():
@@ -302,8 +304,6 @@ class LoopThread:
         serving = self._loop.create_task(self._serve())
         serving.add_done_callback(lambda _: self._loop.stop())
         while True:
-            self._turn.acquire()
-            self._attended = True
             if not serving.done():
                 self._loop.run_forever()
             if serving.done():
@@ -312,6 +312,8 @@ class LoopThread:
             self._attended = False
             self._turn.release()
             self._stand_back()
+            self._turn.acquire()
+            self._attended = True
 
     def _stand_back(self) -> None:
         """Return when the loop is to be run by this thread again."""
