@@ -39,6 +39,16 @@ def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
+class _Awaited(Future[T]):
+    """A future to wait for by a lock alone, in one step of the interpreter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = ended = threading.Lock()
+        ended.acquire()
+        self.add_done_callback(lambda _: ended.release())
+
+
 class LoopThread:
     """An event loop in a daemon thread: it never keeps the interpreter from ending, closed or not.
 
@@ -98,23 +108,34 @@ class LoopThread:
         Raises:
             concurrent.futures.CancelledError: the loop has ended, or ended first.
         """
-        if not self.lends or asyncio._get_running_loop() is not None or _stack_is_deep():
-            return self._wait_for(make)
         if threading.get_ident() != threading.main_thread().ident:
-            return self._outcome(self._drive(make), make)
+            return _result(self._drive(make) or self._hand_in(make))
+        # A handler that raises may do so between any two steps of this thread: in the middle of the loop's work, or
+        # with a lock of a future in hand. So handlers wait, but for where this thread does.
         signals = self._signals
-        driven = None
+        begun = None
         try:
             try:
                 signals.hold()
-                driven = self._drive(make)
+                begun = self._drive(make) or self._hand_in(make)
             finally:
                 signals.let_go()
-            return self._outcome(driven, make)
+            if type(begun) is not _Awaited:
+                return _result(begun)
+            begun.ended.acquire()
+            try:
+                signals.hold()
+                return _result(begun)
+            finally:
+                signals.let_go()
         finally:
-            if type(driven) is Future:
-                driven.cancel()
-            driven = None  # an error that leaves here knows this frame
+            if type(begun) is _Awaited:
+                try:
+                    signals.hold()
+                    begun.cancel()  # one that has ended is not touched
+                finally:
+                    signals.let_go()
+            begun = None  # an error that leaves here knows this frame
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine there; cancelling the future cancels it."""
@@ -141,38 +162,27 @@ class LoopThread:
 
     # ------------------------------------------------------------------------------------ in the caller's thread
 
-    def _outcome(self, driven: asyncio.Task[T] | Future[T] | None, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        if driven is None:
-            self._asked_for = True
-            return self._wait_for(make)
-        try:
-            return driven.result()
-        except asyncio.CancelledError:
-            raise CancelledError from None
-        finally:
-            del driven  # an error that leaves here knows this frame
+    def _hand_in(self, make: Callable[[], Coroutine[Any, Any, T]]) -> _Awaited[T]:
+        """Have whoever runs the loop run this call."""
+        future: _Awaited[T] = _Awaited()
+        self.start(make, future)
+        return future
 
-    def _wait_for(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        future: Future[T] = Future()
-        try:
-            self.start(make, future)
-            return future.result()
-        finally:
-            # Ctrl-C, or another exception that a signal handler raised here. A call that has ended is not touched.
-            future.cancel()
-            del future
-
-    def _drive(self, make: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T] | Future[T] | None:
+    def _drive(self, make: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T] | _Awaited[T] | None:
         """Run the loop until this call has ended: its task; or, if something else has to come first, a future of it.
 
-        None if another thread runs the loop, or it ends: nothing was begun.
+        None if the loop cannot be run here, or not now: nothing was begun.
         """
+        if not self.lends or asyncio._get_running_loop() is not None or _stack_is_deep():
+            return None
         if not self._turn.acquire(blocking=False):
+            self._asked_for = True
             return None
         task = None
         try:
             # What a caller has cancelled is to be taken back first: the thread keeps that order.
             if self._ending or self._cancelled:
+                self._asked_for = True
                 return None
             self._driven += 1
             self._driver = make
@@ -197,9 +207,9 @@ class LoopThread:
             if self._driver is make:
                 self._loop.stop()
 
-    def _entrust(self, task: asyncio.Task[T]) -> Future[T]:
+    def _entrust(self, task: asyncio.Task[T]) -> _Awaited[T]:
         """Leave what was begun here to the thread."""
-        future: Future[T] = Future()
+        future: _Awaited[T] = _Awaited()
         self._calls.add(future)
         future.add_done_callback(self._calls.discard)
         self._tie(task, future)
@@ -340,6 +350,15 @@ def _stack_is_deep() -> bool:
     except ValueError:
         return False
     return True
+
+
+def _result(call: asyncio.Task[T] | Future[T]) -> T:
+    try:
+        return call.result()
+    except asyncio.CancelledError:
+        raise CancelledError from None
+    finally:
+        del call  # an error that leaves here knows this frame
 
 
 def _close_unstarted(coroutine: Coroutine[Any, Any, Any]) -> None:
