@@ -28,6 +28,8 @@ async def run(plan: Plan, results: Results) -> None:
         await _race(teams, min(plan.ranks), replace(plan, sweep_rounds=1))  # to warm everything up: not counted
         for size in plan.ranks:
             results.figures += await _race(teams, size, plan)
+        for team in teams:
+            results.versions |= team.versions
     finally:
         for team in teams:
             await team.end()

@@ -30,7 +30,7 @@ def work(name: str, rank: int) -> None:
     """Be this process of the named crowd until there are no more orders."""
     answers = report_for_duty(rank)
     crowd = crowds.load(name)
-    answers.send(versions={})
+    answers.send(versions=crowd.versions())
     listener: socket.socket | None = None
     for line in sys.stdin:
         order = json.loads(line)

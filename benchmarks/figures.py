@@ -58,7 +58,6 @@ class Ratio:
     reference: str
     inverted: bool = False
     """False: the contestant's time by the reference's. True: the reference's by the contestant's."""
-    form: str = "{:.2f}"
 
     def of(self, figure: Figure, figures: Iterable[Figure]) -> float | None:
         """Return the median over rounds of the ratio within one round; None where there is none."""
@@ -71,7 +70,7 @@ class Ratio:
 
 
 RATIOS = (
-    Ratio("vLLM's time / this", "vllm", inverted=True, form="{:.1f}x"),
+    Ratio("vLLM's time / this", "vllm", inverted=True),
     Ratio("this / TCPStore's time", "tcpstore"),
     Ratio("this / floor's time", "floor"),
 )

@@ -3,7 +3,8 @@
 A block is `count` repetitions on every rank. Each rank passes the group's own barrier with the clock off,
 reads the clock, runs the loop and reads the clock again. All ranks share one host and so one monotonic clock:
 the block took from the last rank's start to the last rank's end (`benchmarks.team` computes it). A contestant
-whose ranks leave the opening barrier at different times is not charged for the difference.
+whose ranks leave the opening barrier at different times is not charged for the difference. Ranks that have no part in an
+operation do not count.
 
 barrier     `count` barriers.
 all_gather  `count` all_gathers, every rank giving its own object.
@@ -52,6 +53,8 @@ class Operation:
     awaitable: Callable[[AwaitableGroup, Block], Awaitable[None]]
     per_repetition: int = 1
     """How many operations one repetition of the loop holds."""
+    ranks: int | None = None
+    """How many ranks take part, from 0 on, where not all do: when the others start and end is of no concern."""
     numbers: bool = False
     """Whether what travels is the numbers to sum up, and not the object."""
 
@@ -124,12 +127,17 @@ OPERATIONS = {
     "barrier": Operation(_barrier, _barrier_async),
     "all_gather": Operation(_all_gather, _all_gather_async),
     "broadcast": Operation(_broadcast, _broadcast_async),
-    "message": Operation(_message, _message_async, per_repetition=2),
+    "message": Operation(_message, _message_async, per_repetition=2, ranks=2),
     "all_reduce": Operation(_all_reduce, _all_reduce_async, numbers=True),
 }
 """Those that are a loop over calls of one group."""
 JOIN = "join"
 NAMES = (*OPERATIONS, JOIN)
+
+
+def ranks_in(operation: str) -> int | None:
+    """Return how many ranks take part in an operation, from 0 on; None where all do."""
+    return None if operation == JOIN else OPERATIONS[operation].ranks
 
 
 def timed(group: BlockingGroup, operation: str, block: Block) -> Times:

@@ -9,7 +9,10 @@ from benchmarks.figures import CONNECTIONS, GROUP, PAYLOAD, RATIOS, Figure, Rati
 
 def markdown(results: Results) -> str:
     """Return the whole report: the machine, who was left out, then the tables of each question."""
-    return "\n\n".join(part for part in (conditions(results), *sections(results)) if part)
+    parts = [conditions(results)]
+    for question in (GROUP, PAYLOAD, CONNECTIONS):
+        parts += [f"### {section.title}\n\n{section.table}" for section in sections(results, question)]
+    return "\n\n".join(parts)
 
 
 def conditions(results: Results) -> str:
@@ -26,18 +29,28 @@ def conditions(results: Results) -> str:
     return "\n".join(lines)
 
 
-def sections(results: Results) -> list[str]:
-    """Return every table under its heading."""
-    made = [
-        f"### {operation}: microseconds per operation\n\n{_table(figures, 'N', _size)}"
-        for operation, figures in _by_operation(results.about(GROUP))
-    ]
-    if payloads := results.about(PAYLOAD):
-        made.append(f"### Payloads: broadcast to 3 ranks\n\n{_table(payloads, 'bytes', _length, SPEED)}")
-    made += [
-        f"### Connections: {operation}, microseconds\n\n{_table(figures, 'ranks', _size)}"
-        for operation, figures in _by_operation(results.about(CONNECTIONS))
-    ]
+@dataclass(frozen=True)
+class Section:
+    """One table, and what it is about."""
+
+    operation: str
+    title: str
+    table: str
+
+
+def sections(results: Results, question: str) -> list[Section]:
+    """Return the tables about a question, one for each operation."""
+    made = []
+    for operation, figures in _by_operation(results.about(question)):
+        if question == PAYLOAD:
+            made.append(
+                Section(operation, "broadcast to 3 ranks, microseconds", _table(figures, "payload", _length, SPEED))
+            )
+        else:
+            title = (
+                f"{operation}, microseconds" if question == GROUP else f"{operation} of many connections, microseconds"
+            )
+            made.append(Section(operation, title, _table(figures, "N", _size)))
     return made
 
 
@@ -94,7 +107,6 @@ def _table(figures: Sequence[Figure], head: str, key: Callable[[Figure], str], e
             what = ["failed", figure.error] if figure.left_out is None else ["left out", figure.left_out]
             lines.append(_row([*first, *(text or "" for text in what), *[""] * (len(heads) - 4)]))
             continue
-        values = [(ratio.form, ratio.of(figure, figures)) for ratio in ratios]
         lines.append(
             _row(
                 [
@@ -102,7 +114,7 @@ def _table(figures: Sequence[Figure], head: str, key: Callable[[Figure], str], e
                     _short(figure.median),
                     f"{_short(min(figure.microseconds))} - {_short(max(figure.microseconds))}",
                     *(each.of(figure) for each in extras),
-                    *("" if value is None else form.format(value) for form, value in values),
+                    *(_ratio(ratio.of(figure, figures)) for ratio in ratios),
                 ]
             )
         )
@@ -115,6 +127,12 @@ def _ratios(figures: Iterable[Figure]) -> list[Ratio]:
 
 def _short(microseconds: float) -> str:
     return f"{microseconds:,.1f}" if microseconds < 1000 else f"{microseconds:,.0f}"
+
+
+def _ratio(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _row(cells: Iterable[str]) -> str:

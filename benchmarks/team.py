@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import contestants, memory, peers
+from benchmarks.operations import ranks_in
 from benchmarks.orders import FOLDER_VARIABLE, SOCKET_NAME, error_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,7 +156,7 @@ class Team:
         ports = await self.bind(count, timeout) if operation == "join" else []
         what = {"operation": operation, "count": count, "bytes": length, "ports": ports}
         answers = await self.order([_seated("run", rank, size) | what for rank in range(size)], timeout)
-        return between(answers)
+        return between(answers[: ranks_in(operation)])
 
     async def leave(self, size: int, timeout: float) -> None:
         """Leave the group; the processes stay."""

@@ -37,6 +37,7 @@ class OnAsyncio(AwaitableContestant):
             group="bench",
             listen_socket=seat.listener,
         )
+        self._joined = itertools.count()  # anew: not every rank was in the group before
         self._url = f"aiopg://{seat.host}:{seat.port}"
         return self._group
 

@@ -32,6 +32,7 @@ class Sync(BlockingContestant):
             group="bench",
             listen_socket=seat.listener,
         )
+        self._joined = itertools.count()  # anew: not every rank was in the group before
         self._url = f"aiopg://{seat.host}:{seat.port}"
         return self._group
 

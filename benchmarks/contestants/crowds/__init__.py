@@ -12,6 +12,10 @@ CROWDS = {"aiopg-uvloop": "aiopg_crowd", "tcpstore": "tcp_store_crowd"}
 class BaseCrowd(ABC):
     """Some ranks of one group; the process calls these methods in this order, again and again."""
 
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the packages under test, for the report."""
+        return {}
+
     @abstractmethod
     def host(self, listener: socket.socket, world_size: int) -> None:
         """Have a store serve on this socket, or keep it for the rank that does."""

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 
 import uvloop
 
@@ -22,6 +23,9 @@ class Crowd(BaseCrowd):
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._groups: list[aiopg.AsyncStatelessGroup] = []
         self._store: subprocess.Popen[bytes] | None = None
+
+    def versions(self) -> dict[str, str]:
+        return {"aiopg": version("aiopg-group"), "uvloop": version("uvloop")}
 
     def host(self, listener: socket.socket, world_size: int) -> None:
         descriptor = listener.fileno()

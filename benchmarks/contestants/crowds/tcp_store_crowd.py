@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import torch
 from torch.distributed import TCPStore
 
 from benchmarks.contestants.base import FORM_SECONDS
@@ -26,6 +27,9 @@ class Crowd(BaseCrowd):
         self._threads: ThreadPoolExecutor | None = None
         self._world_size = 0
         self._calls = itertools.count()
+
+    def versions(self) -> dict[str, str]:
+        return {"torch": torch.__version__}
 
     def host(self, listener: socket.socket, world_size: int) -> None:
         self._listener = listener  # rank 0 serves on it
