@@ -48,7 +48,7 @@ from typing import TYPE_CHECKING
 
 from aiopg.codec._msgpack import MsgpackCodec
 from aiopg.codec._plain import JsonCodec, RawCodec
-from aiopg.codec._protocol import Buffer, BulkCodec, Codec
+from aiopg.codec._protocol import Buffer, BulkCodec, Codec, LargeCodec
 from aiopg.codec._registry import TypeRegistry, register_type
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "register_type",
     "Buffer",
     "BulkCodec",
+    "LargeCodec",
 ]
 
 
