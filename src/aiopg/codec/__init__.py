@@ -50,6 +50,7 @@ from aiopg.codec._msgpack import MsgpackCodec
 from aiopg.codec._plain import JsonCodec, RawCodec
 from aiopg.codec._protocol import Buffer, BulkCodec, Codec, LargeCodec
 from aiopg.codec._registry import TypeRegistry, register_type
+from aiopg.codec._weight import LARGE_BYTES, is_large
 
 __all__ = [
     "Codec",
@@ -61,6 +62,8 @@ __all__ = [
     "Buffer",
     "BulkCodec",
     "LargeCodec",
+    "LARGE_BYTES",
+    "is_large",
 ]
 
 

@@ -55,7 +55,7 @@ RUN_BYTES = 64 * 1024
 """As many bytes of short tokens are skipped in one go."""
 
 HUGE_PAGES_FROM = 4 * 1024 * 1024
-"""Memory of this size or more is asked for in pages of 2 MiB, where the kernel has them: a third of the time to fill."""
+"""Memory of this size or more is asked for in pages of 2 MiB, where the kernel has them: it is filled faster."""
 
 _ARRAY_HEAD = b"\x95" + MARK_HEAD + bytes([Kind.ARRAY])
 _PLACEHOLDER_BYTES = 20  # 16 that nobody could have guessed, and a number

@@ -54,6 +54,11 @@ class Incoming:
             raise item
         return item
 
+    def give_back(self, message: Body) -> None:
+        """A message that was taken is the head again."""
+        self._inbox.appendleft(message)
+        self._balance()
+
     async def _wait(self, call: Call, src: int) -> None:
         waiter = Waiter(self._calls.alarms)
         self._waiting.append(waiter)
