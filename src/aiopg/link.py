@@ -22,6 +22,7 @@ from aiopg._core.messages import Acknowledge, Goodbye, Message
 from aiopg._core.session import Session
 from aiopg._core.wire import decode_message
 from aiopg.errors import ProtocolError
+from aiopg.outflow import LARGE_WRITE, Outflow
 
 __all__ = ["Link"]
 
@@ -58,6 +59,8 @@ class Link(asyncio.BufferedProtocol):
         self._close_timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._gone = asyncio.Event()
+        self._outflow: Outflow | None = None  # in the place of the transport
+        self._paused = False  # the transport wants no more; what is small it gets all the same
         self.on_acknowledged: Callable[[], None] | None = None
         """Called after each read, which may have acknowledged more of our messages; None while nobody asks."""
 
@@ -109,7 +112,13 @@ class Link(asyncio.BufferedProtocol):
         if len(buffers) == 1:
             transport.write(buffers[0])
         else:
-            transport.writelines(buffers)
+            self.write_large(transport, buffers)
+
+    def write_large(self, transport: asyncio.Transport, buffers: tuple[Buffer, ...]) -> None:
+        """Write what is too large to be one buffer: in one go, or as the transport takes it."""
+        if sum(map(len, buffers)) > LARGE_WRITE and not isinstance(transport, Outflow):
+            self._outflow = transport = self._transport = Outflow(transport, self._loop, self._flown, self._paused)
+        transport.writelines(buffers)
 
     def send_aside(self, message: Message) -> None:
         """Send a message that is not part of the session's stream."""
@@ -159,10 +168,20 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "the connection was closed by the other end", final=False, abort=True)
-        self._transport = None
+        self._transport = self._outflow = None
         self._gone.set()
         if self._close_timer is not None:
             self._close_timer.cancel()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        if self._outflow is not None:
+            self._outflow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._outflow is not None:
+            self._outflow.resume_writing()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._block is not None:
@@ -198,6 +217,10 @@ class Link(asyncio.BufferedProtocol):
             self.protocol_broken(error)
 
     # ------------------------------------------------------------------------------------------------ inside
+
+    def _flown(self, transport: asyncio.Transport) -> None:
+        self._outflow = None
+        self._transport = transport
 
     def _frames_updated(self, session: Session, nbytes: int) -> None:
         for frame in self._receiver.buffer_updated(nbytes):

@@ -144,7 +144,7 @@ class ClientConnection(Link):
         if len(buffers) == 1:
             transport.write(buffers[0])
         else:
-            transport.writelines(buffers)
+            self.write_large(transport, buffers)
 
     def room_made(self) -> None:
         self._client.note_room()

@@ -170,4 +170,4 @@ class RecordedConnection(ServerConnection):
 
     def _write_out(self, buffers: tuple[Buffer, ...]) -> None:
         if self._transport is not None:
-            self._transport.writelines(buffers)
+            self.write_large(self._transport, buffers)
