@@ -1,10 +1,10 @@
 """`python -m benchmarks.large`: what large objects cost, and whom.
 
-Real processes: a store (`aiopg serve`), three ranks that broadcast and four ranks that pass barriers beside them, all on
-uvloop unless told otherwise. It prints
+Real processes: a store, four ranks of which one broadcasts to three, and four ranks that pass barriers beside them, all
+on uvloop unless told otherwise. It prints
 
-- for broadcasts of 1 to 256 MiB from rank 0 to the two others and back in hand: bytes of the object a second, counted
-  once, until the last rank has it; and the longest time that the event loop of any rank stood still;
+- for broadcasts of 1 to 256 MiB: bytes of the object a second, counted once, until the last rank has it; and the
+  longest time that the event loop of any rank stood still;
 - the same of the store, and of a process that does nothing else: that is what a busy host costs anybody;
 - the time of a barrier of four ranks, median and worst, alone and beside broadcasts of 256 MiB, and the ratios.
 
@@ -243,7 +243,8 @@ def report(ranks: list[Rank], small: list[Rank], peers: list[Rank], probes: list
         for what, times in (("alone", alone), ("beside broadcasts of 256 MiB", beside)):
             print(
                 f"barriers of {BARRIER_RANKS} {what}: {len(times)}, median {statistics.median(times) * 1e6:.0f} us, "
-                f"99 of 100 within {sorted(times)[len(times) * 99 // 100] * 1e3:.1f} ms, worst {max(times) * 1e3:.1f} ms",
+                f"99 of 100 within {sorted(times)[len(times) * 99 // 100] * 1e3:.1f} ms, "
+                f"worst {max(times) * 1e3:.1f} ms",
                 flush=True,
             )
     medians = statistics.median(statistics.median(b) / statistics.median(a) for a, b in pairs)

@@ -31,7 +31,16 @@ from aiopg.codec._marks import MARK_HEAD, Kind
 from aiopg.codec._numpy import flat_elements, take_apart
 from aiopg.codec._protocol import Buffer
 
-__all__ = ["LEAF_CODE", "Leaves", "copy_bytes", "find_leaves", "join_leaves", "leaves_size", "take_leaves"]
+__all__ = [
+    "LEAF_BYTES",
+    "LEAF_CODE",
+    "Leaves",
+    "copy_bytes",
+    "find_leaves",
+    "join_leaves",
+    "leaves_size",
+    "take_leaves",
+]
 
 LEAF_BYTES = 256 * 1024
 """A value of this size or more is a leaf of its own."""
@@ -48,8 +57,9 @@ WALKED_ITEMS = 16384
 WALKED_DEPTH = 4
 """As many containers may lie round a leaf that the encoder finds."""
 
-WALKED_TOKENS = 16384
-"""The decoder ends its walk after so many tokens that are not short, and as many runs of short ones."""
+BYTES_PER_TOKEN = 4096
+"""The decoder ends its walk after one token for so many bytes of the payload, short ones counted by runs: then
+the walk costs a few hundredths of what parsing does, whatever the payload is."""
 
 RUN_BYTES = 64 * 1024
 """As many bytes of short tokens are skipped in one go."""
@@ -223,7 +233,7 @@ def find_leaves(payload: memoryview) -> Leaves:
     leaves = Leaves()
     pieces: list[Buffer] = []
     size, position, done = len(payload), 0, 0
-    for _ in range(WALKED_TOKENS):
+    for _ in range(size // BYTES_PER_TOKEN):
         run = SHORT_TOKENS.match(payload, position, min(position + RUN_BYTES, size))
         if run is not None:
             position = run.end()

@@ -10,7 +10,7 @@ from msgpack import Packer, Unpacker, UnpackException, unpackb
 
 from aiopg.codec._collisions import MAX_COLLISIONS, Tables, may_be_slow
 from aiopg.codec._extensions import ENCODERS
-from aiopg.codec._leaves import Leaves, copy_bytes, find_leaves, join_leaves, leaves_size, take_leaves
+from aiopg.codec._leaves import LEAF_BYTES, Leaves, copy_bytes, find_leaves, join_leaves, leaves_size, take_leaves
 from aiopg.codec._limits import CONTAINER_HEADS, DEFAULT_LIMITS, Limits, check_payload, extension_bound
 from aiopg.codec._marks import MARK_HEAD, MARKS, PICKLE_MARK, Kind, unsafe_peer
 from aiopg.codec._protocol import Buffer
@@ -24,7 +24,6 @@ from aiopg.codec._reader import (
 )
 from aiopg.codec._registry import TypeRegistry, shared_registry
 from aiopg.codec._survey import CONTAINERS, survey
-from aiopg.codec._weight import LARGE_BYTES
 from aiopg.codec._writer import write
 from aiopg.errors import CodecError
 
@@ -167,12 +166,12 @@ class MsgpackCodec:
         """
         if type(payload) is bytes:
             data = payload
-        elif len(payload) <= LARGE_BYTES:
+        elif len(payload) <= LEAF_BYTES:
             data = bytes(memoryview(payload))
         else:
             return self._decode_view(memoryview(payload))
         if large := (size := len(data)) > self._harmless:
-            if size > LARGE_BYTES and len(leaves := find_leaves(memoryview(data))):
+            if size > LEAF_BYTES and len(leaves := find_leaves(memoryview(data))):
                 return self._decode_leaves(leaves)
             _check_large(data, self._limits)
         # Most payloads have too few containers to be too deep.
