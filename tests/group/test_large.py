@@ -98,7 +98,11 @@ async def test_a_call_that_ends_while_it_is_encoded_leaves_no_trace(meeting: Mee
     gate = Gate()
     a, b = await asyncio.gather(meeting.connect(0, 2, codec=gate), meeting.connect(1, 2))
     timeout = 0.2 if how == "timed out" else 20.0
-    for call in (lambda: a.send(LARGE, 1, timeout=timeout), lambda: a.all_gather(LARGE, timeout=timeout)):
+    calls: list[Callable[[], Any]] = [
+        lambda: a.send(LARGE, 1, timeout=timeout),
+        lambda: a.all_gather(LARGE, timeout=timeout),
+    ]
+    for call in calls:
         task = asyncio.create_task(call())
         await gate.someone()
         if how == "cancelled":
@@ -113,7 +117,7 @@ async def test_a_call_that_ends_while_it_is_encoded_leaves_no_trace(meeting: Mee
     await a.send("next", 1)
     assert await b.recv(0) == "next"
     gate.open.set()
-    assert await asyncio.gather(a.all_gather("a"), b.all_gather("b")) == [["a", "b"]] * 2
+    assert await all_ranks([a, b], lambda g: g.all_gather(g.rank)) == [[0, 1]] * 2
     assert [call for call, _ in a.entries] == ["send to 1, tag 0", "all_gather, tag 0"]
 
 
@@ -127,8 +131,12 @@ async def test_a_call_that_ends_while_it_is_decoded_loses_nothing(meeting: Meeti
     await a.send("small", 1)
     await a.broadcast(large(2), 0)
     await a.broadcast("small", 0)
-    for call in (lambda t: b.recv(0, timeout=t), lambda t: b.broadcast(None, 0, timeout=t)):
-        task = asyncio.create_task(call(timeout))
+    calls: list[Callable[[], Any]] = [
+        lambda: b.recv(0, timeout=timeout),
+        lambda: b.broadcast(None, 0, timeout=timeout),
+    ]
+    for call in calls:
+        task = asyncio.create_task(call())
         await gate.someone()
         if how == "cancelled":
             task.cancel()
@@ -196,7 +204,7 @@ async def test_a_payload_over_the_limit_is_refused_by_the_sender(no_task_left: N
         assert server.describe() == before
         await a.send(LARGE, 1)
         assert await b.recv(0) == LARGE
-        assert await asyncio.gather(a.all_gather(1), b.all_gather(2)) == [[1, 2]] * 2
+        assert await all_ranks([a, b], lambda g: g.all_gather(g.rank)) == [[0, 1]] * 2
         await meeting.close()
 
 
@@ -207,4 +215,4 @@ async def test_a_large_object_that_cannot_be_encoded_is_refused(meeting: Meeting
         await a.all_gather([LARGE, object()])
     with pytest.raises(CodecError):
         await a.send([LARGE, object()], 1)
-    assert await asyncio.gather(a.all_gather(1), b.all_gather(2)) == [[1, 2]] * 2
+    assert await all_ranks([a, b], lambda g: g.all_gather(g.rank)) == [[0, 1]] * 2

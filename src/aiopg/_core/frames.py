@@ -64,6 +64,10 @@ JOIN_BELOW = 16 * 1024
 MAP_FROM = 1024 * 1024
 """Bodies of this size or more are received into a mapping."""
 
+READ_BYTES = 512 * 1024
+"""Most that one read of a large body may bring. The kernel goes on as long as there is more, and a sender that keeps up
+holds the reader for a tenth of a second. uvloop reads up to 32 times before others have their turn."""
+
 HUGE_PAGES_FROM = 4 * 1024 * 1024
 """When so much of a body has come, the rest is asked for in pages of 2 MiB, where the kernel has them: a third
 of the time to fill, and 256 MiB are given back in 1 ms where small ones take 25 to 100 ms."""
@@ -185,12 +189,12 @@ class FrameReceiver:
         self._filled = end - body_start
         self._body[: self._filled] = self._buffer[body_start:end]
         self._start = self._end = 0
-        self.window = self._body[self._filled :]
+        self.window = self._body[self._filled : self._filled + READ_BYTES]
 
     def _body_updated(self, count: int) -> list[Received]:
         self._filled += count
         if self._filled < len(self._body):
-            self.window = self._body[self._filled :]
+            self.window = self._body[self._filled : self._filled + READ_BYTES]
             if self._mapping is not None and self._filled >= HUGE_PAGES_FROM:
                 if hasattr(mmap, "MADV_HUGEPAGE"):
                     self._mapping.madvise(mmap.MADV_HUGEPAGE)
