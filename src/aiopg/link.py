@@ -23,7 +23,7 @@ from aiopg._core.session import Session
 from aiopg._core.wire import DECODERS, UNREADABLE, decode_message, unreadable
 from aiopg.commons import Commons
 from aiopg.errors import ProtocolError
-from aiopg.outflow import Outflow
+from aiopg.outflow import LARGE_WRITE, Outflow
 
 __all__ = ["Link"]
 
@@ -54,12 +54,12 @@ class Link(asyncio.BufferedProtocol):
         self._session: Session | None = None
         self._held: deque[Received] | None = None  # frames that wait until the session has room for their answers
         self._held_bytes = 0
-        self._outflow: Outflow | None = None  # while a large message is under way
-        self._is_paused = False  # the transport has enough to write
         self._owes = False  # an acknowledgement, which `commons` collects in time
         self._close_timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._gone = asyncio.Event()
+        self._outflow: Outflow | None = None  # in the place of the transport
+        self._paused = False  # the transport wants no more; what is small it gets all the same
         self.on_acknowledged: Callable[[], None] | None = None
         """Called after each read, which may have acknowledged more of our messages; None while nobody asks."""
 
@@ -108,10 +108,16 @@ class Link(asyncio.BufferedProtocol):
         # One that met an error while writing is closing, and says so with its next pass only: asyncio would log it.
         if transport is None or self._closed or transport.is_closing():
             return
-        if len(buffers) == 1 and self._outflow is None:
+        if len(buffers) == 1:
             transport.write(buffers[0])
         else:
-            self._write_large(transport, buffers)
+            self.write_large(transport, buffers)
+
+    def write_large(self, transport: asyncio.Transport, buffers: tuple[Buffer, ...]) -> None:
+        """Write what is too large to be one buffer: in one go, or as the transport takes it."""
+        if sum(map(len, buffers)) > LARGE_WRITE and not isinstance(transport, Outflow):
+            self._outflow = transport = self._transport = Outflow(transport, self._loop, self._flown, self._paused)
+        transport.writelines(buffers)
 
     def send_aside(self, message: Message) -> None:
         """Send a message that is not part of the session's stream."""
@@ -175,16 +181,14 @@ class Link(asyncio.BufferedProtocol):
             self._close_timer.cancel()
 
     def pause_writing(self) -> None:
-        self._is_paused = True
+        self._paused = True
         if self._outflow is not None:
-            self._outflow.pause()
+            self._outflow.pause_writing()
 
     def resume_writing(self) -> None:
-        self._is_paused = False
-        if self._outflow is not None and self._outflow.resume():
-            self._outflow = None
-            if self._closed and self._transport is not None:
-                self._transport.close()
+        self._paused = False
+        if self._outflow is not None:
+            self._outflow.resume_writing()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._block is not None:
@@ -221,12 +225,9 @@ class Link(asyncio.BufferedProtocol):
 
     # ------------------------------------------------------------------------------------------------ inside
 
-    def _write_large(self, transport: asyncio.Transport, buffers: tuple[Buffer, ...]) -> None:
-        """Write what has a large body, or comes behind such."""
-        if self._outflow is None:
-            self._outflow = Outflow(transport, self._is_paused)
-        if self._outflow.add(buffers):
-            self._outflow = None
+    def _flown(self, transport: asyncio.Transport) -> None:
+        self._outflow = None
+        self._transport = transport
 
     def _frames_updated(self, session: Session, nbytes: int) -> None:
         for frame in self._receiver.buffer_updated(nbytes):
@@ -329,7 +330,6 @@ class Link(asyncio.BufferedProtocol):
             self._block, self._block_filled = memoryview(bytearray(HANDSHAKE_BYTES)), 0
         if self._transport is not None:
             if abort:
-                self._outflow = None
                 self._transport.abort()
             else:
                 self._close_transport()
@@ -338,6 +338,5 @@ class Link(asyncio.BufferedProtocol):
     def _close_transport(self) -> None:
         """Close when all is written, and do not wait for that for ever."""
         if self._transport is not None:
-            if self._outflow is None:
-                self._transport.close()
+            self._transport.close()
             self._close_timer = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)

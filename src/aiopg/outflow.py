@@ -1,56 +1,127 @@
-"""Large messages on their way out.
+"""Large messages on their way out: they go to the transport piece by piece, as it takes them.
 
-A body that all ranks get is held once, and each of their sessions refers to it. A transport that cannot send all of it
-at once may keep the rest as a copy: asyncio's does (before Python 3.12), and every transport with TLS has to. For a
-thousand ranks that would be a thousand copies. So a transport is given a piece, and the next one when it has room.
+asyncio's transport copies what the kernel does not take at once, and joins what `writelines` gets (Python 3.11): with
+256 MiB either would keep the loop for a quarter of a second, for each member that gets them. So an `Outflow` takes the
+place of the connection's transport while there is something large to write: whatever is written meanwhile stands in
+line behind it, and it gives the transport no more than that says it has room for (`pause_writing`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from aiopg._core.frames import Buffer
+__all__ = ["LARGE_WRITE", "Outflow"]
 
-__all__ = ["Outflow"]
+LARGE_WRITE = 256 * 1024
+"""What is larger is written by an `Outflow`."""
 
 PIECE_BYTES = 128 * 1024
-"""A transport has at most so much of a large message, and what is its own idea of enough (64 KiB), in its hands."""
+"""What the transport is given in one go, and may keep a copy of: for each of a thousand ranks that do not read."""
+
+PASS_BYTES = 1024 * 1024
+"""What it is given before others have their turn, also when it could take more."""
 
 
-class Outflow:
-    """What one connection has still to write, in order: large messages, and what was written behind them."""
+class Outflow(asyncio.Transport):
+    """In the place of `transport` until all is written; then `done` is called, and it is to be used itself again."""
 
-    __slots__ = ("_is_paused", "_transport", "_unsent")
-
-    def __init__(self, transport: asyncio.Transport, is_paused: bool) -> None:
-        """`is_paused`: the transport has enough already."""
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        done: Callable[[asyncio.Transport], None],
+        paused: bool,
+    ) -> None:
+        """`paused`: the transport has enough already."""
+        super().__init__()
         self._transport = transport
-        self._unsent: deque[Buffer] = deque()
-        self._is_paused = is_paused
+        self._loop = loop
+        self._done = done
+        self._line: deque[memoryview] = deque()
+        self._paused = paused
+        self._closing = False
+        self._next: asyncio.Handle | None = None
 
-    def add(self, buffers: tuple[Buffer, ...]) -> bool:
-        """Write these behind all else; whether the transport has it all."""
-        self._unsent.extend(buffers)
-        return self._flow()
+    def __repr__(self) -> str:
+        return f"<Outflow {sum(map(len, self._line))} bytes to {self._transport!r}>"
 
-    def pause(self) -> None:
+    def write(self, data: Any) -> None:
+        """Write this behind what is in line."""
+        self.writelines((data,))
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        """Write these behind what is in line. They are kept, and not copied."""
+        if self._closing:
+            return
+        self._line.extend(memoryview(data) for data in list_of_data if len(data))
+        self._go_on_soon()
+
+    def pause_writing(self) -> None:
         """The transport has enough."""
-        self._is_paused = True
+        self._paused = True
 
-    def resume(self) -> bool:
-        """The transport has room; whether it has it all now."""
-        self._is_paused = False
-        return self._flow()
+    def resume_writing(self) -> None:
+        """It takes more."""
+        self._paused = False
+        self._go_on()
 
-    def _flow(self) -> bool:
-        unsent, transport = self._unsent, self._transport
-        # One that met an error is closing, and asyncio would log every further write.
-        while unsent and not self._is_paused and not transport.is_closing():
-            buffer = unsent.popleft()
-            if len(buffer) > PIECE_BYTES:
-                view = memoryview(buffer)
-                unsent.appendleft(view[PIECE_BYTES:])
-                buffer = view[:PIECE_BYTES]
-            transport.write(buffer)
-        return not unsent
+    def is_closing(self) -> bool:
+        """Whether nothing more is taken."""
+        return self._closing or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close when all is written."""
+        self._closing = True
+        self._go_on_soon()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._drop()
+        self._transport.abort()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """The transport's."""
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """The transport's."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """The transport's."""
+        self._transport.resume_reading()
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _go_on_soon(self) -> None:
+        if self._next is None and not self._paused:
+            self._next = self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._next = None
+        line, left = self._line, PASS_BYTES
+        if self._transport.is_closing():
+            self._drop()
+        while line and not self._paused and left > 0:
+            piece = line.popleft()
+            if len(piece) > PIECE_BYTES:
+                line.appendleft(piece[PIECE_BYTES:])
+                piece = piece[:PIECE_BYTES]
+            left -= len(piece)
+            self._transport.write(piece)
+        if line:
+            self._go_on_soon()
+        elif self._closing:
+            self._transport.close()
+        else:
+            self._done(self._transport)
+
+    def _drop(self) -> None:
+        self._closing = True
+        self._line.clear()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from aiopg._core.frames import LENGTHS_BYTES, PREFIX_HEAD_BYTES, FrameReceiver
+from aiopg._core.frames import LENGTHS_BYTES, PREFIX_HEAD_BYTES, READ_BYTES, FrameReceiver
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Failed, Join, Needs
 from aiopg._core.rounds import RANKS_SHOWN, ROUNDS_SHOWN
@@ -122,5 +122,5 @@ def test_a_body_that_is_only_announced_takes_no_memory() -> None:
     receiver = FrameReceiver(Limits())
     head = (PREFIX_HEAD_BYTES).to_bytes(4) + (256 * MIB).to_bytes(4) + bytes(PREFIX_HEAD_BYTES)
     assert receiver.receive_data(head[: LENGTHS_BYTES + PREFIX_HEAD_BYTES]) == []
-    assert len(receiver.window) == 256 * MIB
+    assert len(receiver.window) == READ_BYTES
     assert resident_bytes(os.getpid()) - before < 16 * MIB

@@ -25,12 +25,13 @@ class Limits:
     head_bytes: int = 4 * KIB
     """Head of one frame. The longest legal one holds a group name, a tag and a dozen numbers: under 1 KiB."""
 
-    payload_bytes: int = 512 * MIB
+    payload_bytes: int = 1 * GIB
     """One encoded object, or all parts of one collective call (torch's store: 8 MiB, then a reset; Redis:
-    512 MiB). Metadata is small; the bound is there so that a wrong call fails before it fills a host."""
+    512 MiB): four objects of 256 MiB less a few bytes. The bound is there so that a wrong call fails before it fills
+    a host."""
 
-    group_bytes: int = 2 * GIB
-    """Payload bytes that one group may have waiting on the store."""
+    group_bytes: int = 4 * GIB
+    """Payload bytes that one group may have waiting on the store: a few of the largest payloads."""
 
     store_bytes: int = 8 * GIB
     """Payload bytes that all groups together may have waiting; each group is counted in steps of 64 KiB."""
@@ -75,8 +76,9 @@ class Limits:
     retained_bytes: int = 64 * MIB
     """Bytes of the large ones among them. One message may take a session past it: a payload may be larger."""
 
-    output_bytes: int = 1 * GIB
-    """Bytes that a store keeps for one session whose member does not read; past it that session is ended."""
+    output_bytes: int = 2 * GIB
+    """Bytes that a store keeps for one session whose member does not read; past it that session is ended. More than
+    the largest payload: a member that is slow to read one is not ended for it."""
 
     grace_seconds: float = 3600.0
     """The longest that a session may ask to be kept while no connection carries it."""

@@ -168,10 +168,10 @@ class ClientConnection(Link):
         # One that met an error while writing is closing, and says so with its next pass only: asyncio would log it.
         if transport is None or self._closed or transport.is_closing():
             return
-        if len(buffers) == 1 and self._outflow is None:
+        if len(buffers) == 1:
             transport.write(buffers[0])
         else:
-            self._write_large(transport, buffers)
+            self.write_large(transport, buffers)
 
     def room_made(self) -> None:
         self._client.note_room()

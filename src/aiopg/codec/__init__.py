@@ -48,8 +48,9 @@ from typing import TYPE_CHECKING
 
 from aiopg.codec._msgpack import MsgpackCodec
 from aiopg.codec._plain import JsonCodec, RawCodec
-from aiopg.codec._protocol import Buffer, BulkCodec, Codec
+from aiopg.codec._protocol import Buffer, BulkCodec, Codec, LargeCodec
 from aiopg.codec._registry import TypeRegistry, register_type
+from aiopg.codec._weight import LARGE_BYTES, is_large
 
 __all__ = [
     "Codec",
@@ -60,6 +61,9 @@ __all__ = [
     "register_type",
     "Buffer",
     "BulkCodec",
+    "LargeCodec",
+    "LARGE_BYTES",
+    "is_large",
 ]
 
 

@@ -47,7 +47,9 @@ __all__ = [
     "CONTAINER_HEADS",
     "DEFAULT_LIMITS",
     "LONGEST_REASON",
+    "LONG_TOKENS",
     "MEMBER_BYTES",
+    "SHORT_TOKENS",
     "VALUE_BYTES",
     "Limits",
     "check_payload",
@@ -94,7 +96,7 @@ _DEAR = re.compile(
 # Marks of sets, as they follow the head of an extension.
 _SET_MARKS = (bytes([Code.MARK, 1]), bytes([Code.MARK, 2]))
 _SETS = tuple(b"\xd4" + mark for mark in _SET_MARKS)
-_SHORT_TOKENS = re.compile(
+SHORT_TOKENS = re.compile(
     rb"(?:[\x00-\x7f\xc0-\xc3\xe0-\xff]|\xcc.|\xcd..|[\xce\xca].{4}|[\xcf\xcb].{8}|\xd0.|\xd1..|\xd2.{4}|\xd3.{8}"
     rb"|"
     + b"|".join(b"%c[^\x09\x0b\x0c].{%d}" % (0xD4 + power, 1 << power) for power in range(5))
@@ -103,7 +105,7 @@ _SHORT_TOKENS = re.compile(
     + rb")*+",
     re.DOTALL,
 )
-_LONG_TOKENS = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1)} | {
+LONG_TOKENS = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1)} | {
     0xD9: (1, 0),
     0xDA: (2, 0),
     0xDB: (4, 0),
@@ -139,6 +141,10 @@ class Limits:
     def memory(self, size: int) -> int:
         """How many bytes the dear values of a payload of `size` bytes may take."""
         return self.max_memory + size * _BYTES_PER_BYTE
+
+    def beside(self, size: int) -> Limits:
+        """The limits of what is left of a payload from which `size` bytes were taken that hold nothing."""
+        return Limits(self.max_depth, self.containers(size), self.memory(size))
 
     @property
     def harmless(self) -> int:
@@ -237,7 +243,7 @@ class _Scan:
     def run(self, *, steps: int, most: int, room: int) -> None:
         """Go on for at most `steps` tokens of variable size; stop early beyond `most` or `room`, or at nonsense."""
         payload, size, position = self._payload, len(self._payload), self.position
-        skip = _SHORT_TOKENS.match
+        skip = SHORT_TOKENS.match
         for _ in range(steps):
             if (run := skip(payload, position)) is not None:
                 position = run.end()
@@ -249,7 +255,7 @@ class _Scan:
     def _token(self, position: int) -> int:
         payload = self._payload
         head = payload[position]
-        if (long := _LONG_TOKENS.get(head)) is not None:
+        if (long := LONG_TOKENS.get(head)) is not None:
             width, extra = long
             start = position + 1 + width
             end = start + extra + int.from_bytes(payload[position + 1 : start])

@@ -10,6 +10,7 @@ from msgpack import Packer, Unpacker, UnpackException, unpackb
 
 from aiopg.codec._collisions import MAX_COLLISIONS, Tables, may_be_slow
 from aiopg.codec._extensions import ENCODERS
+from aiopg.codec._leaves import LEAF_BYTES, Leaves, copy_bytes, find_leaves, join_leaves, leaves_size, take_leaves
 from aiopg.codec._limits import CONTAINER_HEADS, DEFAULT_LIMITS, Limits, check_payload, extension_bound
 from aiopg.codec._marks import MARK_HEAD, MARKS, PICKLE_MARK, Kind, unsafe_peer
 from aiopg.codec._protocol import Buffer
@@ -117,6 +118,30 @@ class MsgpackCodec:
                 return payload
         return self._checked(payload if self._is_quick(obj) else write(obj, self._registry, self._limits))
 
+    def encode_large(self, obj: object) -> Buffer:
+        """`encode` for an object that `is_large`, for a worker thread: other threads run while it is at work.
+
+        That holds for bytes, bytearrays and numpy arrays that lie at the top or in a few containers, which are copied
+        once and slice by slice. The rest is packed in one go, in which no other thread of the process runs.
+        """
+        try:
+            rest, leaves, secret = take_leaves(obj)
+        except ValueError:
+            return self.encode(obj)  # which says where it lies that has no encoding
+        if not leaves:
+            return self.encode(obj)
+        return join_leaves(self._beside(leaves_size(leaves)).encode(rest), leaves, secret)
+
+    def _beside(self, size: int) -> MsgpackCodec:
+        """The same codec for what is left of a payload from which `size` bytes were taken out."""
+        limits = self._limits.beside(size)
+        return MsgpackCodec(
+            self._registry,
+            max_depth=limits.max_depth,
+            max_containers=limits.max_containers,
+            max_memory=limits.max_memory,
+        )
+
     def _is_quick(self, obj: object) -> bool:
         """Whether the packer has written all of an object as it should."""
         if self._max_depth >= 2 and _is_shallow(obj):
@@ -131,14 +156,23 @@ class MsgpackCodec:
         return payload
 
     def decode(self, payload: Buffer) -> object:
-        """The object of a payload. A bytearray or memoryview is copied first.
+        """The object of a payload.
+
+        Of one that is large, what `encode_large` does not pack is copied slice by slice, while other threads run.
 
         Raises:
             CodecError: the bytes are not what `encode` makes, they pass a limit, or they need a class (or
                 numpy, or a time zone) that this process does not have.
         """
-        data = payload if type(payload) is bytes else bytes(memoryview(payload))
+        if type(payload) is bytes:
+            data = payload
+        elif len(payload) <= LEAF_BYTES:
+            data = bytes(memoryview(payload))
+        else:
+            return self._decode_view(memoryview(payload))
         if large := (size := len(data)) > self._harmless:
+            if size > LEAF_BYTES and len(leaves := find_leaves(memoryview(data))):
+                return self._decode_leaves(leaves)
             _check_large(data, self._limits)
         # Most payloads have too few containers to be too deep.
         measures = size > self._max_depth and data.translate(_LOOKS).count(_HEAD) > self._max_depth
@@ -157,7 +191,7 @@ class MsgpackCodec:
         return value
 
     def decode_many(self, payloads: Buffer, sizes: Sequence[int]) -> list[object]:
-        """`decode` for payloads that lie behind one another, in order; small ones in one go. Raises what that raises."""
+        """`decode` for payloads that lie behind one another, in order; small ones in one go. Raises as that."""
         if (
             type(payloads) is bytes
             and len(payloads) <= _ROW
@@ -193,16 +227,35 @@ class MsgpackCodec:
         self._unpackers.append(unpacker)
         return row
 
+    def _decode_view(self, payload: memoryview) -> object:
+        leaves = find_leaves(payload)
+        return self._decode_leaves(leaves) if len(leaves) else self.decode(copy_bytes(payload))
+
+    def _decode_leaves(self, leaves: Leaves) -> object:
+        rest, limits = leaves.rest, self._limits.beside(leaves.bytes)
+        _check_large(rest, limits)
+        measures = rest.translate(_LOOKS).count(_HEAD) > self._max_depth
+        reader = Reader(self._registry, limits, measures=measures)
+        reader.read_leaves(leaves)
+        try:
+            return _read_with(reader, rest, limits, measures=measures, large=True)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise _refusal(rest, error) from error
+
     def _decode_marked(self, data: bytes, measures: bool, large: bool) -> object:
         reader = Reader(self._registry, self._limits, measures=measures)
-        value: object = unpackb(
-            data, strict_map_key=False, timestamp=3, ext_hook=reader.extension, list_hook=reader.array,
-            object_pairs_hook=reader.tables.make_map if large else None,
-        )  # fmt: skip
-        reader.finish()
-        if measures and survey(value, reader.depths)[1] > self._max_depth:
-            raise malformed("msgpack", self._limits.too_deep())
-        return value
+        return _read_with(reader, data, self._limits, measures=measures, large=large)
+
+
+def _read_with(reader: Reader, data: bytes, limits: Limits, *, measures: bool, large: bool) -> object:
+    value: object = unpackb(
+        data, strict_map_key=False, timestamp=3, ext_hook=reader.extension, list_hook=reader.array,
+        object_pairs_hook=reader.tables.make_map if large else None,
+    )  # fmt: skip
+    reader.finish()
+    if measures and survey(value, reader.depths)[1] > limits.max_depth:
+        raise malformed("msgpack", limits.too_deep())
+    return value
 
 
 def _check_large(data: bytes, limits: Limits) -> None:

@@ -16,7 +16,7 @@ from aiopg.errors import CodecError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DTYPE_DEPTH", "EMPTY_ELEMENTS", "build_array", "build_scalar", "take_apart"]
+__all__ = ["DTYPE_DEPTH", "EMPTY_ELEMENTS", "build_array", "build_scalar", "flat_elements", "take_apart"]
 
 # Only what numpy itself writes; among other things no "O", which would be addresses of this process.
 _PLAIN_DTYPE = re.compile(r"[<>|][biufcmMSUV][0-9]{1,9}(\[[0-9]{0,9}[A-Za-z]{1,7}(/[0-9]{1,9})?\])?", re.ASCII)
@@ -28,8 +28,10 @@ _EMPTY_SHAPE = 2**32
 _DTYPE_KEYS = {"names", "formats", "offsets", "titles", "itemsize", "aligned"}
 
 
-def take_apart(value: object) -> list[object] | None:
+def take_apart(value: object, elements: bytes | None = None) -> list[object] | None:
     """The marked array for a numpy array or scalar, of plain parts; `None` for anything else.
+
+    `elements`: to stand in the place of an array's own.
 
     Raises:
         ValueError: it is numpy's and cannot be sent; the text says why and what to do.
@@ -47,7 +49,19 @@ def take_apart(value: object) -> list[object] | None:
     if type(value) is not numpy.ndarray:
         raise ValueError("it would come back as a plain numpy.ndarray; send numpy.array(value)")
     order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-    return [MARKS[Kind.ARRAY], _dtype_parts(value.dtype), list(value.shape), order, value.tobytes(order)]
+    return [
+        MARKS[Kind.ARRAY],
+        _dtype_parts(value.dtype),
+        list(value.shape),
+        order,
+        value.tobytes(order) if elements is None else elements,
+    ]
+
+
+def flat_elements(array: np.ndarray[Any, Any]) -> memoryview:
+    """The elements as `take_apart` writes them; the array's own memory where they lie so."""
+    flat = array.ravel("F" if array.flags.f_contiguous else "C")
+    return memoryview(flat.view("u1").data)
 
 
 def _dtype_parts(dtype: np.dtype[Any], depth: int = 0) -> object:
@@ -118,7 +132,7 @@ def _import(wanted: str) -> ModuleType:
 
 def _filled(numpy: ModuleType, parts: object, shape: tuple[int, ...], order: str, data: object) -> Any:
     dtype = _build_dtype(numpy, parts)
-    if type(data) is not bytes:
+    if not isinstance(data, bytes | memoryview):
         raise ValueError("elements that are no bytes")
     # Checked with exact integers, before numpy makes room for what was only declared.
     if math.prod(shape) * dtype.itemsize != len(data):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["BulkCodec", "Buffer", "Codec"]
+__all__ = ["BulkCodec", "Buffer", "Codec", "LargeCodec"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -47,4 +47,16 @@ class BulkCodec(Protocol):
 
         Raises what `decode` raises for the first that is none.
         """
+        ...
+
+
+@runtime_checkable
+class LargeCodec(Protocol):
+    """A codec that lets other threads run while it makes a large payload; of others a group asks for `encode`.
+
+    Either is called in a worker thread where the object looks large, and so is `decode` where the payload is.
+    """
+
+    def encode_large(self, obj: object) -> Buffer:
+        """`encode` for an object that is large; the payload is the same. Raises what that raises."""
         ...

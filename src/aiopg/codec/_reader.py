@@ -7,6 +7,7 @@ from typing import Any
 
 from aiopg.codec._collisions import MAX_COLLISIONS, Tables, is_long
 from aiopg.codec._extensions import DECODERS, MALFORMED, Code
+from aiopg.codec._leaves import LEAF_CODE, Leaves
 from aiopg.codec._limits import LONGEST_REASON, Limits
 from aiopg.codec._marks import Kind
 from aiopg.codec._numpy import build_array, build_scalar
@@ -108,6 +109,11 @@ class Reader:
         self.tables = Tables()
         self._read_extension = noted_extensions(self.tables)
         self.depths: dict[int, int] = {}
+
+    def read_leaves(self, leaves: Leaves) -> None:
+        """The payload is the rest of one whose leaves were taken out."""
+        read_extension = self._read_extension
+        self._read_extension = lambda code, data: leaves.next(data) if code == LEAF_CODE else read_extension(code, data)
 
     def extension(self, code: int, data: bytes) -> object:
         """The value of an extension; for a mark, what `array` will look for."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from aiopg.codec import BulkCodec, Codec, MsgpackCodec
+from aiopg.codec import BulkCodec, Codec, LargeCodec, MsgpackCodec
 from aiopg.errors import (
     AiopgError,
     CollectiveMismatchError,
@@ -38,6 +38,7 @@ from aiopg.group._arguments import (
     check_tag,
     check_timeout,
 )
+from aiopg.group._aside import Aside, Decoded, Lanes
 from aiopg.group._numbers import Numbers
 from aiopg.server.hosting import HostedStore
 from aiopg.stores.base import Buffer, Call, Member, Parts, Store, Tag
@@ -117,6 +118,9 @@ class GroupBase:
         if type(self._codec) is MsgpackCodec:
             self._encode = self._codec.encode  # which gives bytes
         self._bulk_codec = self._codec if isinstance(self._codec, BulkCodec) else None
+        self._encode_large = self._codec.encode_large if isinstance(self._codec, LargeCodec) else self._codec.encode
+        self._aside = Aside()
+        self._lanes = Lanes()
         self._payload_bytes = 0  # the store's limit, once it was asked
         self._member: Member | None = None
         self._joining = asyncio.Lock()
@@ -358,10 +362,30 @@ class GroupBase:
         payload = self._codec.encode(obj)
         return payload.cast("B") if isinstance(payload, memoryview) else payload
 
+    async def _encode_aside(self, call: Call, counted: Hashable, objs: Sequence[object]) -> list[Buffer]:
+        """Payloads of objects of which some are large. Raises what `_encode` and `_check_size` do, and on timeout."""
+        parts: list[Buffer] = await self._aside.run(call, self._encode_each, objs)
+        try:
+            self._check_size(parts)
+        except PayloadTooLargeError:
+            # Of what was sent, that would be the outcome of its number (`_DECIDED`).
+            self._numbers.give_back((counted, call.tag), call.seq)
+            raise
+        return parts
+
+    def _encode_each(self, objs: Sequence[object]) -> list[Buffer]:
+        payloads = [self._encode_large(obj) for obj in objs]
+        return [payload.cast("B") if isinstance(payload, memoryview) else payload for payload in payloads]
+
     def _decode(self, payload: Buffer) -> Any:
         return self._codec.decode(payload)
 
-    def _decode_all(self, payloads: Sequence[Buffer]) -> list[Any]:
+    def _decode_one(self, payloads: Sequence[Buffer] | Decoded) -> Any:
+        return payloads[0] if type(payloads) is Decoded else self._codec.decode(payloads[0])
+
+    def _decode_all(self, payloads: Sequence[Buffer] | Decoded) -> list[Any]:
+        if type(payloads) is Decoded:
+            return list(payloads)
         if self._bulk_codec is not None and type(payloads) is Parts:
             return self._bulk_codec.decode_many(payloads.joined, payloads.sizes)
         return [self._codec.decode(payload) for payload in payloads]

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
+from aiopg.codec import LARGE_BYTES, is_large
+from aiopg.errors import GroupTimeoutError
+from aiopg.group._aside import Decoded
 from aiopg.group._base import GroupBase
 from aiopg.group._reduce import ReduceOp, reduce_name, reduce_values
-from aiopg.stores.base import Buffer, Needs, NumberUsedError, Tag
+from aiopg.stores.base import Buffer, Needs, NumberUsedError, Parts, Tag
 
 __all__ = ["Collectives"]
 
 NO_ROOT = -1
+
+
+class _Large(tuple[object, ...]):
+    """Objects to be encoded off the event loop."""
+
+    __slots__ = ()
 
 
 class Collectives(GroupBase):
@@ -25,6 +35,9 @@ class Collectives(GroupBase):
     - *Cancel and timeout* take this rank's arrival back: it is not counted. Calling again is the same call again.
       Where the others had already got theirs, the result is kept for that call; a call of another collective, or with
       other data, is then the next one, as it is for the others.
+    - *Large objects* (`aiopg.codec.is_large`: over 4 MiB) are encoded and decoded in a worker thread: do not change an
+      object that you gave until the call has returned. The memory of what was given and of what came is used once more
+      each meanwhile.
     - `tag`: collectives of one tag are independent of those of another; an int or a short text. Each rank keeps a
       counter for every tag that it used, so tags are for kinds of calls and not for single ones.
     - `timeout`: seconds, the group's store_timeout if not given, `math.inf` for none. `GroupTimeoutError` names who
@@ -52,23 +65,23 @@ class Collectives(GroupBase):
         """
         self._check_peer("src", src)
         if self.rank == src:
-            await self._round("broadcast", src, [self._encode(obj)], Needs.NOTHING, tag, timeout)
+            await self._round("broadcast", src, self._part(obj), Needs.NOTHING, tag, timeout)
             self.broadcast_send_counter += 1
             return obj
-        (payload,) = await self._round("broadcast", src, [], Needs.ROOT, tag, timeout)
+        parts = await self._round("broadcast", src, [], Needs.ROOT, tag, timeout)
         self.broadcast_recv_src_counter[src] += 1
-        return self._decode(payload)
+        return self._decode_one(parts)
 
     async def all_gather(self, obj: Any, *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
         """Every rank's object, in rank order, on every rank."""
-        parts = await self._round("all_gather", NO_ROOT, [self._encode(obj)], Needs.ALL, tag, timeout)
+        parts = await self._round("all_gather", NO_ROOT, self._part(obj), Needs.ALL, tag, timeout)
         return self._decode_all(parts)
 
     async def gather(self, obj: Any, dst: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> list[Any] | None:
         """Every rank's object, in rank order, on rank `dst`; `None` on the others, which do not wait."""
         self._check_peer("dst", dst)
         needs = Needs.ALL if self.rank == dst else Needs.NOTHING
-        parts = await self._round("gather", dst, [self._encode(obj)], needs, tag, timeout)
+        parts = await self._round("gather", dst, self._part(obj), needs, tag, timeout)
         return self._decode_all(parts) if self.rank == dst else None
 
     async def scatter(
@@ -79,16 +92,15 @@ class Collectives(GroupBase):
         Raises `ValueError` at `src` if `objs` does not have world_size entries.
         """
         self._check_peer("src", src)
-        parts = self._encode_each(objs) if self.rank == src else []
-        (payload,) = await self._round("scatter", src, parts, Needs.ROOT, tag, timeout)
-        return self._decode(payload)
+        parts = self._parts(objs) if self.rank == src else []
+        return self._decode_one(await self._round("scatter", src, parts, Needs.ROOT, tag, timeout))
 
     async def all_to_all(self, objs: Sequence[Any], *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
         """Rank i gets `[objs[i] of rank 0, objs[i] of rank 1, ...]`.
 
         Raises `ValueError` if `objs` does not have world_size entries.
         """
-        parts = await self._round("all_to_all", NO_ROOT, self._encode_each(objs), Needs.ALL, tag, timeout)
+        parts = await self._round("all_to_all", NO_ROOT, self._parts(objs), Needs.ALL, tag, timeout)
         return self._decode_all(parts)
 
     async def all_reduce(self, obj: Any, op: ReduceOp = "sum", *, tag: Tag = 0, timeout: float | None = None) -> Any:
@@ -106,7 +118,7 @@ class Collectives(GroupBase):
             ValueError: an unknown op, or values that do not go together, on every rank.
         """
         name = reduce_name(op)
-        parts = await self._round("all_reduce", NO_ROOT, [self._encode(obj)], Needs.ALL, tag, timeout, name)
+        parts = await self._round("all_reduce", NO_ROOT, self._part(obj), Needs.ALL, tag, timeout, name)
         return reduce_values(self._decode_all(parts), op)
 
     async def reduce(
@@ -116,7 +128,7 @@ class Collectives(GroupBase):
         self._check_peer("dst", dst)
         name = reduce_name(op)
         needs = Needs.ALL if self.rank == dst else Needs.NOTHING
-        parts = await self._round("reduce", dst, [self._encode(obj)], needs, tag, timeout, name)
+        parts = await self._round("reduce", dst, self._part(obj), needs, tag, timeout, name)
         return reduce_values(self._decode_all(parts), op) if self.rank == dst else None
 
     broadcast_obj = broadcast
@@ -126,16 +138,19 @@ class Collectives(GroupBase):
         self,
         op: str,
         root: int,
-        parts: list[Buffer],
+        given: list[Buffer] | _Large,
         needs: int,
         tag: Tag,
         timeout: float | None,
         detail: str = "",
-    ) -> Sequence[Buffer]:
+    ) -> Sequence[Buffer] | Decoded:
+        parts: list[Buffer] = given if type(given) is list else []
         if parts and (len(parts) > 1 or len(parts[0]) > self._payload_bytes):
             self._check_size(parts)
         call = self._new_call(op, tag, timeout, "round")
         try:
+            if type(given) is not list:
+                parts = await self._encode_aside(call, "round", given)
             while True:
                 try:
                     member = self._member
@@ -148,12 +163,28 @@ class Collectives(GroupBase):
         except BaseException as error:
             self._give_up("round", call, error)
             raise
+        if result and (len(result.joined) if type(result) is Parts else sum(map(len, result))) > LARGE_BYTES:
+            try:
+                decoded = Decoded(await self._aside.run(call, self._decode_all, result))
+            except (asyncio.CancelledError, GroupTimeoutError) as error:
+                member.keep(call, root, detail, parts, result)
+                self._give_up("round", call, error)
+                raise
+            except BaseException:
+                del self._calls[call]
+                raise
+        else:
+            decoded = None
         del self._calls[call]
         if parts:
             self.entries.append((f"{op}, tag {tag!r}", monotonic()))
-        return result
+        return result if decoded is None else decoded
 
-    def _encode_each(self, objs: Sequence[Any] | None) -> list[Buffer]:
+    def _part(self, obj: object) -> list[Buffer] | _Large:
+        """What a rank gives that gives one object; one that is large is not encoded yet."""
+        return _Large((obj,)) if is_large(obj) else [self._encode(obj)]
+
+    def _parts(self, objs: Sequence[Any] | None) -> list[Buffer] | _Large:
         if objs is None or isinstance(objs, str | bytes) or len(objs) != self.world_size:
             raise ValueError(f"objs must have one entry for each of the {self.world_size} ranks")
-        return [self._encode(obj) for obj in objs]
+        return _Large(objs) if any(map(is_large, objs)) else [self._encode(obj) for obj in objs]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 from typing import Any
 
+from aiopg.codec import LARGE_BYTES, is_large
+from aiopg.errors import GroupTimeoutError
 from aiopg.group._base import GroupBase
-from aiopg.stores.base import Tag
+from aiopg.stores.base import Buffer, Call, Member, Tag
 
 __all__ = ["Messages"]
 
@@ -21,6 +24,9 @@ class Messages(GroupBase):
 
         Cancelling takes the message back unless `dst` has received it. Sending the same object again to the same
         rank and tag is then the same call again: it arrives exactly once either way.
+
+        A large object (`aiopg.codec.is_large`: over 4 MiB) is encoded in a worker thread: do not change it until the
+        call has returned. Its payload is kept, beside it, until the store has all of it.
 
         Args:
             obj: anything the group's codec encodes.
@@ -38,16 +44,19 @@ class Messages(GroupBase):
             GroupAbortedError, GroupClosedError, StoreLostError.
         """
         self._check_other("dst", dst)
-        payload = self._encode(obj)
-        if len(payload) > self._payload_bytes:
+        payload = None if is_large(obj) else self._encode(obj)
+        if payload is not None and len(payload) > self._payload_bytes:
             self._check_size((payload,))
         counted = ("send", dst)
         call = self._new_call("send", tag, timeout, counted)
         try:
-            member = self._member
-            if member is None or self._in_line:
-                member = await self._join(call)
-            await member.put(call, dst, (payload,))
+            if payload is None or self._lanes:
+                await self._put_in_turn(call, counted, obj, payload)
+            else:
+                member = self._member
+                if member is None or self._in_line:
+                    member = await self._join(call)
+                await member.put(call, dst, (payload,))
         except BaseException as error:
             self._give_up(counted, call, error)
             raise
@@ -85,12 +94,42 @@ class Messages(GroupBase):
         except BaseException as error:
             self._give_up(counted, call, error)
             raise
+        if len(payload) > LARGE_BYTES:
+            return await self._decode_large(call, counted, member, payload)
         del self._calls[call]
         self.recv_src_counter[src] += 1
         return self._decode(payload)
 
     send_obj = send
     recv_obj = recv
+
+    async def _put_in_turn(self, call: Call, counted: tuple[str, int], obj: object, payload: Buffer | None) -> None:
+        """Put where a large object is on its way to the mailbox, or is to go there: it is encoded here."""
+        _, dst = counted
+        async with self._lanes.turn(call, (dst, call.tag)):
+            if payload is None:
+                (payload,) = await self._encode_aside(call, counted, (obj,))
+            member = self._member
+            if member is None or self._in_line:
+                member = await self._join(call)
+            await member.put(call, dst, (payload,))
+
+    async def _decode_large(self, call: Call, counted: tuple[str, int], member: Member, payload: Buffer) -> Any:
+        """The object of a message that was taken. Until it is returned the message can still go back."""
+        _, src = counted
+        try:
+            obj = await self._aside.run(call, self._decode, payload)
+        except (asyncio.CancelledError, GroupTimeoutError) as error:
+            member.give_back(src, call.tag, payload)
+            self._give_up(counted, call, error)
+            raise
+        except BaseException:
+            del self._calls[call]
+            self.recv_src_counter[src] += 1
+            raise
+        del self._calls[call]
+        self.recv_src_counter[src] += 1
+        return obj
 
     def _check_other(self, what: str, rank: int) -> None:
         self._check_peer(what, rank)

@@ -169,10 +169,5 @@ class RecordedConnection(ServerConnection):
             self._scribe.when_recorded(super()._close_transport, self._transport.abort)
 
     def _write_out(self, buffers: tuple[Buffer, ...]) -> None:
-        transport = self._transport
-        if transport is None:
-            return
-        if len(buffers) == 1 and self._outflow is None:
-            transport.write(buffers[0])
-        else:
-            self._write_large(transport, buffers)
+        if self._transport is not None:
+            self.write_large(self._transport, buffers)

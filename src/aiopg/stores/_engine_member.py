@@ -24,8 +24,9 @@ from aiopg._core.messages import (
 from aiopg._core.parts import join_parts, read_parts
 from aiopg._core.round import Signature
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
+from aiopg.stores._fingerprint import Fingerprint
 from aiopg.stores._incoming import Incoming
-from aiopg.stores._outgoing import Outgoing, digest
+from aiopg.stores._outgoing import Outgoing
 from aiopg.stores.base import FACTS_SECONDS, Call, Member, NumberUsedError
 
 __all__ = ["EngineMember"]
@@ -43,8 +44,16 @@ class _Withdrawal(NamedTuple):
 
     arrival: Pending
     signature: Signature
-    digest: bytes
-    """Of the parts it gave."""
+    given: Fingerprint
+    """The parts it gave."""
+
+
+class _Kept(NamedTuple):
+    """A round that is over, and whose caller did not take what it came to."""
+
+    signature: Signature
+    given: Fingerprint
+    result: Sequence[Buffer]
 
 
 class EngineMember(Member):
@@ -59,6 +68,7 @@ class EngineMember(Member):
         self._incoming: dict[tuple[int, Tag], Incoming] = {}
         self._outgoing: dict[tuple[int, Tag], Outgoing] = {}
         self._withdrawals: dict[tuple[Tag, int], _Withdrawal] = {}
+        self._kept: dict[tuple[Tag, int], _Kept] = {}
 
     # ------------------------------------------------------------------------------------------------ messages
 
@@ -100,15 +110,22 @@ class EngineMember(Member):
             del self._outgoing[mailbox]
 
     async def take(self, call: Call, src: int) -> Buffer:
-        mailbox = (src, call.tag)
-        incoming = self._incoming.get(mailbox)
+        incoming = self._incoming.get((src, call.tag))
         if incoming is None:
-            fields = (self._seat, src, call.tag, ())
-            incoming = Incoming(self._calls, src, fields, lambda: self._drop_incoming(mailbox))
-            self._incoming[mailbox] = incoming
+            incoming = self._open_incoming(src, call.tag)
         if self._calls.gate.full or self._calls.line:
             await self._calls.find_room(call)
         return _joined(await incoming.take(call))
+
+    def give_back(self, src: int, tag: Tag, payload: Buffer) -> None:
+        (self._incoming.get((src, tag)) or self._open_incoming(src, tag)).give_back((payload,))
+
+    def _open_incoming(self, src: int, tag: Tag) -> Incoming:
+        mailbox = (src, tag)
+        fields = (self._seat, src, tag, ())
+        incoming = Incoming(self._calls, src, fields, lambda: self._drop_incoming(mailbox))
+        self._incoming[mailbox] = incoming
+        return incoming
 
     def _drop_incoming(self, mailbox: tuple[int, Tag]) -> None:
         # Making one anew for each message costs more than keeping some.
@@ -123,6 +140,8 @@ class EngineMember(Member):
             decided = await self._decided_before(call, key, Signature(call.op, root, detail), parts)
             if decided is not None:
                 return self._parts(decided, needs)
+        if self._kept and key in self._kept:
+            return await self._kept_before(key, Signature(call.op, root, detail), parts)
         calls = self._calls
         if calls.gate.full or calls.line:
             await calls.find_room(call)
@@ -145,9 +164,19 @@ class EngineMember(Member):
             return read_parts(result, self._world_size)
         return self._parts(result, needs)
 
+    def keep(self, call: Call, root: int, detail: str, parts: list[Buffer], result: Sequence[Buffer]) -> None:
+        self._kept[call.tag, call.seq] = _Kept(Signature(call.op, root, detail), Fingerprint(parts), result)
+
+    async def _kept_before(self, key: tuple[Tag, int], signature: Signature, parts: list[Buffer]) -> Sequence[Buffer]:
+        """What `keep` kept. Raises `NumberUsedError` if this is not the same call again."""
+        kept = self._kept.pop(key)
+        if kept.signature != signature or not await kept.given.is_of(parts):
+            raise NumberUsedError
+        return kept.result
+
     def _withdraw(self, key: tuple[Tag, int], arrival: Pending, signature: Signature, parts: list[Buffer]) -> None:
         """Take an arrival back, and remember that it may have been decided before that reaches the store."""
-        self._withdrawals[key] = _Withdrawal(arrival, signature, digest(parts))
+        self._withdrawals[key] = _Withdrawal(arrival, signature, Fingerprint(parts))
 
         def ended(arrival: Pending) -> None:
             if type(arrival.outcome) is Withdrawn:
@@ -183,7 +212,7 @@ class EngineMember(Member):
         if withdrawal.arrival.facts() is not None:
             return None
         decided = withdrawal.arrival.result()
-        if withdrawal.signature != signature or withdrawal.digest != digest(parts):
+        if withdrawal.signature != signature or not await withdrawal.given.is_of(parts):
             raise NumberUsedError
         return decided
 

@@ -36,6 +36,7 @@ class Incoming:
         self._asked: list[Pending] = []  # requests under way that are wanted, oldest first
         self._under_way = 0  # all requests under way: one that was cancelled may still bring a message
         self._inbox: deque[Body | AiopgError] = deque()
+        self._alone: Pending | None = None  # what a take waits for that found nothing here
         self._waiting: deque[Waiter] = deque()  # takes in call order, those woken and not yet resumed included
 
     @property
@@ -49,6 +50,7 @@ class Incoming:
             return await self._take_in_line(call)
         request, woken = self._calls.begin(call, self._complain, Take, self._fields)
         self._under_way = 1
+        self._alone = request
         try:
             await woken
         except BaseException:
@@ -58,6 +60,10 @@ class Incoming:
         if not request.woken:
             self._let_go(request)
             raise call.timed_out((), (self._src,))
+        if self._alone is not request:
+            self._waiting.remove(request)
+            return self._next()
+        self._alone = None
         self._under_way -= 1
         if self.idle:
             self._on_idle()
@@ -65,6 +71,11 @@ class Incoming:
 
     def _let_go(self, request: Pending) -> None:
         """Nobody waits for this request any more: what it brings, or has brought by now, is for the next take."""
+        if self._alone is not request:
+            self._waiting.remove(request)
+            self._balance()
+            return
+        self._alone = None
         if request.outcome is None:
             request.then = self._bring_back
             self._calls.cancel(request)
@@ -83,18 +94,41 @@ class Incoming:
             self._on_idle()
 
     async def _take_in_line(self, call: Call) -> Body:
-        try:
-            if not self._inbox or self._waiting:
+        if not self._inbox or self._waiting:
+            try:
                 await self._wait(call)
-            item = self._inbox.popleft()
-            if self._waiting or self._inbox or self._asked:
-                self._balance()
-        finally:
-            if self.idle:
-                self._on_idle()
+            finally:
+                if self.idle:
+                    self._on_idle()
+        return self._next()
+
+    def _next(self) -> Body:
+        """The head of the inbox, for a take that was waiting for it."""
+        item = self._inbox.popleft()
+        if self._waiting or self._inbox or self._asked:
+            self._balance()
+        if self.idle:
+            self._on_idle()
         if isinstance(item, AiopgError):
             raise item
         return item
+
+    def give_back(self, message: Body) -> None:
+        """A message that was taken is the head again."""
+        if self._alone is not None:
+            self._line_up(self._alone)
+        self._inbox.appendleft(message)
+        self._balance()
+
+    def _line_up(self, request: Pending) -> None:
+        """The take that waits for its own request is to have what is here instead: it is the first in line."""
+        self._alone = None
+        self._waiting.appendleft(request)
+        if request.outcome is None:
+            request.then = self._ended
+            self._asked.insert(0, request)
+        else:
+            self._bring_back(request)
 
     def _complain(self, _: Waiter, call: Call) -> None:
         call.warn((), (self._src,))

@@ -11,16 +11,15 @@ they cannot overtake a put that is called again.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Sequence
 from typing import Any
 
-from aiopg._core.frames import Body, Buffer
+from aiopg._core.frames import Body
 from aiopg._core.messages import Answer, unpack_value
 from aiopg.stores._calls import Calls, Pending
+from aiopg.stores._fingerprint import Fingerprint
 from aiopg.stores.base import Call
 
-__all__ = ["Outgoing", "digest"]
+__all__ = ["Outgoing"]
 
 
 class Outgoing:
@@ -34,7 +33,7 @@ class Outgoing:
         self._in_line = 0
         self._unsettled = 0
         self._settled = asyncio.Event()
-        self._gone: list[bytes] = []  # digests of cancelled puts that went all the same
+        self._gone: list[Fingerprint] = []  # cancelled puts that went all the same
         self._again = 0  # how many of the next puts may be cancelled ones called again
 
     @property
@@ -46,7 +45,7 @@ class Outgoing:
         """The caller of `put` waits no more: take it back."""
         if self._calls.is_lost or not (put.outcome is None or type(put.outcome) is Answer):
             return  # it failed, so it never went; or the link did, and nothing will be asked of it again
-        gone = digest(payload)
+        gone = Fingerprint(payload)
 
         def settled(back: Pending) -> None:
             self._unsettled -= 1
@@ -72,23 +71,20 @@ class Outgoing:
             async with call.within_deadline(), self._line:
                 while self._unsettled:
                     await self._settled.wait()
+                went = await self._find(payload)
         except TimeoutError:
             raise call.timed_out(None, None) from None
         finally:
             self._in_line -= 1
         self._again = max(self._again - 1, 0)
-        went = bool(self._gone) and (wanted := digest(payload)) in self._gone
-        if went:
-            self._gone.remove(wanted)
         if not self._again:
             self._gone.clear()
         return went
 
-
-def digest(pieces: Sequence[Buffer]) -> bytes:
-    """Tells payloads apart."""
-    whole = hashlib.sha256()
-    for piece in pieces:
-        whole.update(len(piece).to_bytes(8))
-        whole.update(piece)
-    return whole.digest()
+    async def _find(self, payload: Body) -> bool:
+        """Whether this went, and was not yet told so."""
+        for place, gone in enumerate(self._gone):
+            if await gone.is_of(payload):
+                del self._gone[place]
+                return True
+        return False

@@ -218,6 +218,17 @@ class Member(ABC):
         """
 
     @abstractmethod
+    def give_back(self, src: int, tag: Tag, payload: Buffer) -> None:
+        """What `take` returned was not handed to the caller after all: it is the head of its mailbox again."""
+
+    @abstractmethod
+    def keep(self, call: Call, root: int, detail: str, parts: list[Buffer], result: Sequence[Buffer]) -> None:
+        """What `round` returned was not handed to the caller after all: the next `round` with that number gets it.
+
+        The other arguments are those that `round` had.
+        """
+
+    @abstractmethod
     async def expire(self, call: Call) -> int:
         """Drop what is past its time in this incarnation now; how many payloads went."""
 
