@@ -14,8 +14,8 @@ from tests.core.cluster import Cluster
 
 FEW, MANY = 40, 400
 GROWTH = 1.15
-"""A rank's share of what is done once in a round shrinks, so that what is seen is 1.0 or less; work for every other rank
-would be 10."""
+"""A rank's share of what is done once in a round shrinks, so that what is seen is 1.0 or less; work for every other
+rank would be 10."""
 
 
 def bytecodes(action: Callable[[], object]) -> int:
@@ -72,7 +72,12 @@ def lost_in_a_barrier(size: int) -> Callable[[], object]:
     members = cluster.group(size)
     for member in members[::2]:
         member.barrier()
-    return lambda: [cluster.lose(member) for member in members[1::2]]
+
+    def lose() -> None:
+        for member in members[1::2]:
+            cluster.lose(member)
+
+    return lose
 
 
 def left_with_a_round_open(size: int) -> Callable[[], object]:

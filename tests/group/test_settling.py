@@ -105,7 +105,7 @@ async def test_what_is_too_large_together_keeps_the_group_level() -> None:
         groups = await meeting.form(4)
         with pytest.raises(PayloadTooLargeError, match="100005 bytes"):
             await groups[0].all_gather(b"x" * 100_000)
-        results = await asyncio.gather(*(g.gather(b"x" * 40_000, 0) for g in groups), return_exceptions=True)
+        results = await asyncio.gather(*(g.gather(b"x" * 60_000, 0) for g in groups), return_exceptions=True)
         assert isinstance(results[0], PayloadTooLargeError)
         assert results[1:] == [None] * 3
         assert await all_ranks(groups, lambda g: g.all_gather(g.rank)) == [[0, 1, 2, 3]] * 4
