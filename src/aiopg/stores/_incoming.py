@@ -28,7 +28,7 @@ class Incoming:
     """The reader's side of one mailbox."""
 
     def __init__(self, calls: Calls, src: int, fields: tuple[Any, ...], on_idle: Callable[[], None]) -> None:
-        """`fields`: those of the `Take` that asks for a message of `src`; `on_idle`: is called when `idle` comes true."""
+        """`fields`: those of the `Take` that asks for a message of `src`; `on_idle`: called when `idle` comes true."""
         self._calls = calls
         self._src = src
         self._fields = fields
