@@ -15,8 +15,8 @@ help:
 	@echo "make chaos        1,000 broken connections under load; the long tests of liveness"
 	@echo "make crash        a store with a journal killed 100 times under load, in each mode"
 	@echo "make fuzz         10,000,000 inputs for what reads what strangers wrote (INPUTS=N)"
-	@echo "make bench        against vLLM's group and torch's TCPStore (fetches both, once)"
-	@echo "make bench-quick  the same, shorter"
+	@echo "make bench        beside vLLM, torch, MPI, Redis and a floor in C (fetches what it can, once)"
+	@echo "make bench-quick  the same, in under three minutes"
 	@echo "make bench-strangers  a group beside 1,100 connections that never log in"
 	@echo "make clean        remove what the other targets made"
 
