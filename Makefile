@@ -4,7 +4,7 @@ BIN := .venv/bin
 BENCH ?=
 
 .PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers
-.PHONY: bench bench-quick bench-strangers bench-large simulate chaos crash fuzz clean
+.PHONY: bench bench-quick bench-page bench-strangers bench-large bench-scale simulate chaos crash fuzz clean
 
 help:
 	@echo "make demo         real processes form a group and exchange objects"
@@ -15,8 +15,9 @@ help:
 	@echo "make chaos        1,000 broken connections under load; the long tests of liveness"
 	@echo "make crash        a store with a journal killed 100 times under load, in each mode"
 	@echo "make fuzz         10,000,000 inputs for what reads what strangers wrote (INPUTS=N)"
-	@echo "make bench        against vLLM's group and torch's TCPStore (fetches both, once)"
-	@echo "make bench-quick  the same, shorter"
+	@echo "make bench        beside vLLM, torch, MPI, Redis and a floor in C (fetches what it can, once)"
+	@echo "make bench-quick  the same, in under three minutes"
+	@echo "make bench-page   make bench, and docs/benchmarks.md of it"
 	@echo "make bench-strangers  a group beside 1,100 connections that never log in"
 	@echo "make bench-large  objects of 1 to 256 MiB: bytes a second, event loops that stand still, a group beside"
 	@echo "make clean        remove what the other targets made"
@@ -78,6 +79,9 @@ bench: .venv/.ready
 
 bench-quick: BENCH = --quick
 bench-quick: bench
+
+bench-page: bench
+	$(BIN)/python -m benchmarks.page "$$(ls -t benchmarks/results/*.json | head -1)"
 
 bench-strangers: .venv/.ready
 	$(BIN)/python -m benchmarks.strangers

@@ -45,10 +45,12 @@ async def _race(teams: list[Team], size: int, plan: Plan) -> list[Figure]:
             except (TeamError, LeftOut) as error:
                 out[team.name] = error
                 await team.kill()
-    for name, error in out.items():
+    for name, why in out.items():
         for figure in figures[name]:
-            figure.left_out = str(error) if isinstance(error, LeftOut) else None
-            figure.error = None if isinstance(error, LeftOut) else str(error)
+            if isinstance(why, LeftOut):
+                figure.left_out = str(why)
+            else:
+                figure.error = str(why)
     return [figure for each in figures.values() for figure in each]
 
 

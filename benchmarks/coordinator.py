@@ -27,6 +27,8 @@ MOST_JOINS = 200
 """For each of them rank 0 holds a listening socket."""
 LARGE_BYTES = 2**24
 """From here on one repetition may fill a block: what a store keeps of a few would not fit into the memory."""
+TWICE_AS_PATIENT_BYTES = 2**27
+"""A payload for which a contestant gets twice the time until it counts as hung; and so on, in proportion."""
 BROADCAST_RANKS = 4
 """In the sweep over payloads: the root and three that receive."""
 
@@ -50,6 +52,10 @@ class Heat:
         if self.operation == JOIN:
             return MOST_JOINS
         return MOST if self.bytes is None else max(self.fewest, min(MOST, LARGE_BYTES * 8 // self.bytes))
+
+    def patience(self, timeout: float) -> float:
+        """Return for how many seconds one block may go on: longer, where one repetition may take most of a minute."""
+        return timeout * (1 + (self.bytes or 0) / TWICE_AS_PATIENT_BYTES)
 
     @property
     def per_repetition(self) -> int:
@@ -95,12 +101,13 @@ def _processes(plan: Plan) -> list[int]:
 async def _run_group(teams: list[Team], heats: Sequence[Heat], plan: Plan, results: Results) -> None:
     """Form a group of each contestant, run the races, and leave the groups."""
     size, length = heats[0].size, heats[0].bytes
+    patience = heats[0].patience(plan.timeout)
     out: dict[str, Exception] = {}
     for team in teams:
         try:
             await _form(team, size, plan, results)
             if length is not None:
-                await team.check(size, length, plan.timeout)
+                await team.check(size, length, patience)
         except (TeamError, LeftOut) as error:
             out[team.name] = await _drop(team, error)
     for heat in heats:
@@ -158,7 +165,9 @@ async def _race(teams: list[Team], heat: Heat, plan: Plan, out: dict[str, Except
         if team.name not in out:
             figure = figures[team.name]
             try:
-                took = await team.run(heat.operation, figure.repetitions, heat.size, heat.bytes, plan.timeout)
+                took = await team.run(
+                    heat.operation, figure.repetitions, heat.size, heat.bytes, heat.patience(plan.timeout)
+                )
             except TeamError as error:
                 out[team.name] = await _drop(team, error)
                 continue
@@ -175,7 +184,7 @@ async def _calibrate(team: Team, heat: Heat, plan: Plan) -> int:
     """Return how many repetitions fill the block time, from blocks of growing length."""
     count = heat.fewest
     while True:
-        took = await team.run(heat.operation, count, heat.size, heat.bytes, plan.timeout)
+        took = await team.run(heat.operation, count, heat.size, heat.bytes, heat.patience(plan.timeout))
         if took >= plan.block_seconds / 4 or count == heat.most:
             return max(heat.fewest, min(heat.most, round(count * plan.block_seconds / took)))
         count = min(heat.most, count * 4)

@@ -3,8 +3,8 @@
 A block is `count` repetitions on every rank. Each rank passes the group's own barrier with the clock off,
 reads the clock, runs the loop and reads the clock again. All ranks share one host and so one monotonic clock:
 the block took from the last rank's start to the last rank's end (`benchmarks.team` computes it). A contestant
-whose ranks leave the opening barrier at different times is not charged for the difference. Ranks that have no part in
-an operation do not count.
+whose ranks leave the opening barrier at different times is not charged for the difference. Ranks that have
+no part in an operation do not count.
 
 barrier     `count` barriers.
 all_gather  `count` all_gathers, every rank giving its own object.

@@ -28,7 +28,7 @@ class Plan:
     """Rounds for the second and third question, whose largest figures take seconds each."""
     block_seconds: float = 0.3
     timeout: float = 60
-    """Seconds for one block or one forming of a group; past it the contestant is reported and left out."""
+    """Seconds for one block or one forming of a group; past it the contestant has failed. Large payloads get more."""
     short: bool = False
 
 

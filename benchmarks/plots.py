@@ -30,7 +30,7 @@ SETTINGS = {
     "grid.color": "#e4e4e4",
 }
 # aiopg in one hue, the peers in others, the floor as a line below all of them.
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "aiopg-uvloop": {"color": "#0b5fa5", "linewidth": 2.2, "marker": "o"},
     "aiopg-asyncio": {"color": "#4f9bd9", "marker": "o"},
     "aiopg-sync": {"color": "#9cc7ea", "marker": "o"},

@@ -227,7 +227,8 @@ def between(answers: Sequence[dict[str, Any]]) -> float:
     """Return the seconds from the last start to the last end, summed up over the repetitions."""
     starts = map(max, zip(*(answer["starts"] for answer in answers), strict=True))
     ends = map(max, zip(*(answer["ends"] for answer in answers), strict=True))
-    return (sum(ends) - sum(starts)) / 1e9
+    nanoseconds: int = sum(ends) - sum(starts)
+    return nanoseconds / 1e9
 
 
 def _seated(do: str, rank: int, size: int) -> dict[str, Any]:
