@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
 
 from aiopg._core.journal import HEADER_BYTES
+from aiopg.server.journal import LARGE_RECORD
 from tests.server.journals import Gate, Mode, body, both_modes, opened, reopened, written
 
 
@@ -108,4 +110,36 @@ async def test_what_an_owner_raises_does_not_stop_the_journal(tmp_path: Path) ->
         assert type(await seen) is ZeroDivisionError
         await done.wait()
     assert journal.written == 2
+    await journal.close()
+
+
+@both_modes
+async def test_a_large_record_is_checked_and_written_beside_the_loop(
+    tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its place among small ones, those that come meanwhile too."""
+    journal = opened(tmp_path, mode)
+    large = random.Random(1).randbytes(LARGE_RECORD + 1)
+    threads: set[threading.Thread] = set()
+    real = os.writev
+
+    def writev(file: int, buffers: list[bytes]) -> int:
+        if sum(map(len, buffers)) > LARGE_RECORD:
+            threads.add(threading.current_thread())
+        return real(file, buffers)
+
+    monkeypatch.setattr(os, "writev", writev)
+    for number in range(3):
+        journal.append((b"%d" % number,))
+        journal.append((b"head", large))
+    await asyncio.sleep(0)
+    journal.append((b"meanwhile", large))
+    await written(journal, 7)
+    journal.append((b"last",))
+    await journal.close()
+    assert threads
+    assert threading.main_thread() not in threads
+    journal = opened(tmp_path, mode)
+    expected = [found for number in range(3) for found in (b"%d" % number, b"head" + large)]
+    assert list(journal.records) == [*expected, b"meanwhile" + large, b"last"]
     await journal.close()

@@ -66,9 +66,9 @@ JOIN_BELOW = 16 * 1024
 MAP_FROM = 1024 * 1024
 """Bodies of this size or more are received into a mapping."""
 
-READ_BYTES = 512 * 1024
+READ_BYTES = 64 * 1024
 """Most that one read of a large body may bring. The kernel goes on as long as there is more, and a sender that keeps up
-holds the reader for a tenth of a second. uvloop reads up to 32 times before others have their turn."""
+holds the reader for as long as the body takes. uvloop reads up to 32 times before others have their turn: 2 MiB."""
 
 HUGE_PAGES_FROM = 4 * 1024 * 1024
 """When so much of a body has come, the rest is asked for in pages of 2 MiB, where the kernel has them: a third

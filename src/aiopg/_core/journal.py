@@ -42,6 +42,7 @@ import re
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
@@ -162,22 +163,35 @@ class RecordEncoder:
 
         Raises `ValueError` for an empty body or one of 4 GiB; then no number was used.
         """
+        size = self._begin(pieces)
+        return self._encode(self._count, size, pieces)
+
+    def encode_later(self, pieces: Body) -> Callable[[], tuple[Buffer, ...]]:
+        """The same for later, and for any thread: the record has its number now. Raises what that raises, now."""
+        size = self._begin(pieces)
+        return partial(self._encode, self._count, size, pieces)
+
+    def _begin(self, pieces: Body) -> int:
         size = body_size(pieces)
         if not 0 < size <= _LONGEST:
             raise ValueError(f"a record has 1 to {_LONGEST} bytes, not {size}")
+        self._count += 1
+        return size
+
+    def _encode(self, number: int, size: int, pieces: Body) -> tuple[Buffer, ...]:
         checksum = 0
         for piece in pieces:
             checksum = crc32(piece, checksum)
-        head = self._head(size, checksum)
+        head = self._head(number, size, checksum)
         return (b"".join((head, *pieces)),) if size <= JOIN_BELOW else (head, *filter(len, pieces))
 
     def seal(self) -> bytes:
         """The end mark: the file is complete."""
-        return self._head(0, 0)
-
-    def _head(self, size: int, checksum: int) -> bytes:
         self._count += 1
-        return _HEAD.pack(size, crc32(_NUMBERED.pack(size, self._count), self._salt), checksum)
+        return self._head(self._count, 0, 0)
+
+    def _head(self, number: int, size: int, checksum: int) -> bytes:
+        return _HEAD.pack(size, crc32(_NUMBERED.pack(size, number), self._salt), checksum)
 
 
 def encode_snapshot(number: int, epoch: bytes, pieces: Iterable[Buffer]) -> Iterator[tuple[Buffer, ...]]:

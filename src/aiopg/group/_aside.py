@@ -61,21 +61,15 @@ class _Lane:
         self.users = 0
 
 
-class Lanes:
+class Lanes(dict[Hashable, _Lane]):
     """Turns, by key. One that nobody uses does not exist: while there are none, nothing waits for anything."""
-
-    def __init__(self) -> None:
-        self._lanes: dict[Hashable, _Lane] = {}
-
-    def __len__(self) -> int:
-        return len(self._lanes)
 
     @asynccontextmanager
     async def turn(self, call: Call, key: Hashable) -> AsyncIterator[None]:
         """Be the only one in this lane; call order is order. Raises `GroupTimeoutError`: nothing was done."""
-        lane = self._lanes.get(key)
+        lane = self.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane()
+            lane = self[key] = _Lane()
         lane.users += 1
         try:
             try:
@@ -90,4 +84,4 @@ class Lanes:
         finally:
             lane.users -= 1
             if not lane.users:
-                del self._lanes[key]
+                del self[key]

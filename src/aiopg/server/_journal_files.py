@@ -49,11 +49,15 @@ Fold: TypeAlias = Callable[[bytes | None, Iterable[bytes]], Iterable[Buffer]]
 """Body of the snapshot, in pieces, that stands for another one (None: the beginning) and the records behind it."""
 
 
+Unmade: TypeAlias = Callable[[], tuple[Buffer, ...]]
+"""Makes the buffers of a record, when it is written."""
+
+
 class Part(NamedTuple):
     """Buffers for one log, in order."""
 
     number: int
-    buffers: list[Buffer]
+    buffers: list[Buffer | Unmade]
 
 
 class JournalFiles:
@@ -97,7 +101,7 @@ class JournalFiles:
         for number, buffers in parts:
             if number != self.number:
                 self._begin(number)
-            _write(self._log, buffers)
+            _write(self._log, [made for buffer in buffers for made in (buffer() if callable(buffer) else (buffer,))])
         if self.sync:
             os.fdatasync(self._log)
 

@@ -6,8 +6,8 @@ Theory of operation. What is in the files says `aiopg._core.journal`, in which o
 - `append` only queues a record. All records of one pass of the event loop make one batch, which is written by one
   system call; a batch is durable as a whole, and then `on_written` is called. Nothing may leave the server that
   rests on a record which is not yet `written`.
-- `fsync="off"`: a batch is written on the loop and is then in the kernel's hands. It survives the server's death by
-  any signal, and not the host's.
+- `fsync="off"`: a batch is written on the loop, or in a thread if it is large, and is then in the kernel's hands. It
+  survives the server's death by any signal, and not the host's.
 - `fsync="batch"`: a batch is written and synced in a thread; what is appended meanwhile is the next batch. It
   survives a power cut. The loop never waits for a disk.
 - `rotate` begins the next log, which costs no more than a record. Then a child process reads what is before that log,
@@ -41,6 +41,9 @@ from aiopg.server._compactor import CompactionError, Compactor
 from aiopg.server._journal_files import JournalFiles, Part, snapshot_size
 
 __all__ = ["Journal"]
+
+LARGE_RECORD = 1024 * 1024
+"""To check and write as much takes 2 ms; a record of more is checked, and a batch of more is written, in a thread."""
 
 logger = logging.getLogger("aiopg.server.journal")
 
@@ -134,11 +137,15 @@ class Journal:
         if self._closed is not None:
             raise UsageError("the journal was closed")
         if not self._failed:
-            buffers = self._encoder.encode(pieces)
-            size = body_size(buffers)
+            if pieces and len(pieces[-1]) > LARGE_RECORD:
+                self._parts[-1].buffers.append(self._encoder.encode_later(pieces))
+                size = core.HEAD_BYTES + body_size(pieces)
+            else:
+                buffers = self._encoder.encode(pieces)
+                self._parts[-1].buffers.extend(buffers)
+                size = body_size(buffers)
             self.size += size
             self.backlog += size
-            self._parts[-1].buffers.extend(buffers)
             self._schedule()
         self._position += 1
         return self._position
@@ -188,7 +195,7 @@ class Journal:
             return
         parts, self._parts = self._parts, [Part(self._number, [])]
         position, size = self._position, self.backlog
-        if self._files.sync:
+        if self._files.sync or size > LARGE_RECORD:
             self._batch = asyncio.get_running_loop().run_in_executor(self._executor, self._files.commit, parts)
             self._batch.add_done_callback(partial(self._batch_ended, position, size))
             return
