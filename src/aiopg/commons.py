@@ -18,7 +18,7 @@ ACKNOWLEDGE_SECONDS = 0.1
 """A message that nothing of ours answered by then is acknowledged by a frame of its own."""
 
 RATION = 64
-RATION_SECONDS = 0.02
+RATION_SECONDS = 0.05
 """Of such frames no more than this go out at once, and then a pause. Where thousands wait for one barrier their answers
 will say it soon, and ten thousand frames before that would take longer than the barrier."""
 

@@ -106,7 +106,7 @@ def _rebuild(cls: type[AiopgError], fields: dict[str, Any], outcome: Outcome) ->
     return error
 
 
-def _ranks(ranks: Sequence[int]) -> str:
+def describe_ranks(ranks: Sequence[int]) -> str:
     """Ranks for people: sorted, with runs joined, at most ten runs ("0-3, 7 and 12 more")."""
     runs: list[list[int]] = []
     for rank in sorted(set(ranks)):
@@ -120,7 +120,7 @@ def _ranks(ranks: Sequence[int]) -> str:
 
 
 def _named(ranks: Sequence[int]) -> str:
-    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {_ranks(ranks)}"
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {describe_ranks(ranks)}"
 
 
 # ---------------------------------------------------------------------------------------------------- you
@@ -304,7 +304,7 @@ class GroupTimeoutError(PeerError, TimeoutError):
             who = "the store did not say who is missing"
         else:
             who = f"missing: {_named(missing) if missing else 'no rank'}"
-            who += f"; arrived: {_ranks(arrived or ())}"
+            who += f"; arrived: {describe_ranks(arrived or ())}"
         number = f" number {seq}" if seq else ""
         super().__init__(f"{op}{number} (tag {tag!r}) of group {group!r} timed out after {elapsed:.2f} s; {who}")
         self.op, self.group, self.tag, self.seq = op, group, tag, seq

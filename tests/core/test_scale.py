@@ -14,8 +14,8 @@ from tests.core.cluster import Cluster
 
 FEW, MANY = 40, 400
 GROWTH = 1.15
-"""A rank's share of what is done once in a round shrinks, so that what is seen is 1.0 or less; work for every other
-rank would be 10."""
+"""A rank's share of what is done once in a round shrinks, so that what is seen is 1.0 or less. Work for every other
+rank makes it 10."""
 
 
 def bytecodes(action: Callable[[], object]) -> int:
@@ -89,10 +89,44 @@ def left_with_a_round_open(size: int) -> Callable[[], object]:
     return lambda: [member.leave() for member in members]
 
 
+def inquiries(size: int) -> Callable[[], object]:
+    """All but one wait, in the join and then in a barrier, and ask for whom."""
+    cluster = Cluster()
+    waiting = [cluster.member(rank, size, "forming") for rank in range(1, size)]
+    members = cluster.group(size)
+    barriers = [member.barrier() for member in members[1:]]
+
+    def inquire() -> None:
+        for member in waiting:
+            assert member.inquire(member.join).event
+        for member, barrier in zip(members[1:], barriers, strict=True):
+            assert member.inquire(barrier).event
+
+    return inquire
+
+
 @pytest.mark.parametrize(
     "life",
-    [joins, barrier, all_gather, broadcast, barrier_without_one, lost_in_a_barrier, left_with_a_round_open],
+    [joins, barrier, all_gather, broadcast, barrier_without_one, lost_in_a_barrier, left_with_a_round_open, inquiries],
 )
 def test_a_rank_costs_the_same_in_a_large_group(life: Callable[[int], Callable[[], object]]) -> None:
     few, many = (bytecodes(life(size)) / size for size in (FEW, MANY))
     assert many < few * GROWTH, f"{few:.0f} bytecodes a rank at {FEW} ranks, {many:.0f} at {MANY}"
+
+
+def test_who_inquires_is_told_what_holds_now() -> None:
+    """Also when it was asked before."""
+    cluster = Cluster()
+    first = cluster.member(0, 3)
+    assert first.inquire(first.join).value == [[0], [1, 2]]
+    second = cluster.member(1, 3)
+    assert first.inquire(first.join).value == second.inquire(second.join).value == [[0, 1], [2]]
+    second.vacate()
+    assert first.inquire(first.join).value == [[0], [1, 2]]
+    members = [first, cluster.member(1, 3), cluster.member(2, 3)]
+    barriers = [members[0].barrier()]
+    assert members[0].inquire(barriers[0]).value == [[0], [1, 2]]
+    barriers.append(members[1].barrier())
+    assert members[1].inquire(barriers[1]).value == members[0].inquire(barriers[0]).value == [[0, 1], [2]]
+    members[1].cancel(barriers[1])
+    assert members[0].inquire(barriers[0]).value == [[0], [2]]

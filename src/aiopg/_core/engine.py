@@ -386,7 +386,7 @@ class Engine:
 
     def _inquire(self, session: SessionId, inquire: Inquire, now: float) -> None:
         waiting = self._replies.waiting(session, inquire.about)
-        self._replies.answer_now(session, inquire.call, pack_value(waiting.facts() if waiting else None))
+        self._replies.answer_now(session, inquire.call, waiting.told_facts() if waiting else pack_value(None))
 
     def _expire(self, session: SessionId, expire: Expire, now: float) -> None:
         incarnation = self._working_seat(session, expire.seat).incarnation

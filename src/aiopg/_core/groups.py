@@ -27,6 +27,7 @@ import math
 from collections.abc import Iterator
 from copy import copy
 
+from aiopg._core.frames import Body
 from aiopg._core.history import History
 from aiopg._core.limits import Limits
 from aiopg._core.mailboxes import Mailboxes
@@ -66,6 +67,11 @@ class Seat(Waiting):
     def facts(self) -> tuple[list[int], list[int]]:
         taken = self.incarnation.seats
         return sorted(taken), [rank for rank in range(self.incarnation.world_size) if rank not in taken]
+
+    def told_facts(self) -> Body:
+        if self.incarnation.known is None:
+            self.incarnation.known = super().told_facts()
+        return self.incarnation.known
 
     def withdraw(self) -> bool:
         self.incarnation.groups.unseat(self)
@@ -109,6 +115,8 @@ class Incarnation:
         self.ttl = math.inf
         """The shortest lifetime that any member ever gave its data."""
         self.seats: dict[int, Seat] = {}
+        self.known: Body | None = None
+        """What those are told who wait for the others and inquire; None when it has changed."""
         self.gone: dict[int, PeerLostError] = {}
         self.aborted: GroupAbortedError | None = None
         self.history = History(groups.replies)
@@ -205,6 +213,7 @@ class Groups:
         if incarnation.history.is_long(incarnation.world_size):
             raise UsageError(f"ranks of group {join.group!r:.200} were taken and given back too often: close it")
         seat = incarnation.seats[join.rank] = Seat(session, join, incarnation)
+        incarnation.known = None
         incarnation.ttl = min(incarnation.ttl, join.ttl)
         self.replies.wait(seat)
         if len(incarnation.seats) == incarnation.world_size or incarnation.live:
@@ -264,6 +273,7 @@ class Groups:
         """A joiner withdraws: its seat is as if never taken, also where the incarnation has become live meanwhile."""
         incarnation = seat.incarnation
         del incarnation.seats[seat.rank]
+        incarnation.known = None
         if incarnation.live:
             incarnation.history.add("left", seat.rank, "it took its join back")
         if not incarnation.seats:

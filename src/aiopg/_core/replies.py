@@ -34,6 +34,10 @@ class Waiting(ABC):
     def facts(self) -> tuple[list[int], list[int]]:
         """Ranks that have arrived and ranks that are awaited."""
 
+    def told_facts(self) -> Body:
+        """The same for who inquires, as thousands do when one rank is late: made once, until they change."""
+        return pack_value(self.facts())
+
     @abstractmethod
     def withdraw(self) -> bool:
         """Leave no trace, as if the call had not been made. False: too late, it was answered instead."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from aiopg._core.frames import Buffer
+from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import Arrive, Needs, Tag
 from aiopg._core.replies import SessionId, Waiting
 from aiopg.errors import AiopgError
@@ -59,6 +59,12 @@ class Arrival(Waiting):
     def facts(self) -> tuple[list[int], list[int]]:
         return self.round.facts(self)
 
+    def told_facts(self) -> Body:
+        known, needs = self.round.known, self.needs
+        if needs not in known:
+            known[needs] = super().told_facts()
+        return known[needs]
+
     def withdraw(self) -> bool:
         return self.round.rounds.withdraw(self)
 
@@ -74,6 +80,7 @@ class Round:
         "bytes",
         "error",
         "expired",
+        "known",
         "number",
         "oldest",
         "rounds",
@@ -97,6 +104,7 @@ class Round:
         self.settled = 0  # the ranks below this one were told or are gone
         self.unconfirmed: set[int] = set()  # ranks answered whose acknowledgement a needer of ALL_TOLD awaits
         self.withdrawn: set[int] = set()  # ranks that had arrived and gave up
+        self.known: dict[int, Body] = {}  # by needs, what those are told who inquire; empty when that has changed
         self.bytes = 0
         self.oldest = math.inf  # no part expires before this time
 

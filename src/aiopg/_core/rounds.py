@@ -117,6 +117,8 @@ class Rounds:
         # From here on nothing is refused: the arrival counts.
         self._rounds[key] = round
         round.arrivals[rank] = arrival
+        if round.known:
+            round.known.clear()
         if round.withdrawn:
             round.withdrawn.discard(rank)
         if parts:
@@ -212,6 +214,7 @@ class Rounds:
             return
         ranks = [needer.rank for needer in needers]
         round.told.update(ranks)
+        round.known.clear()
         if receipt:
             round.unconfirmed.update(ranks)
         self._replies.answer_all(needers, body, receipt)
@@ -234,11 +237,13 @@ class Rounds:
     def _confirm(self, round: Round, rank: int) -> None:
         if rank in round.unconfirmed:
             round.unconfirmed.remove(rank)
+            round.known.clear()
             if not round.unconfirmed:
                 self._release_last(round)
 
     def _release_last(self, round: Round) -> None:
         round.unconfirmed.clear()
+        round.known.clear()
         self._hand_out(round, round.waiting())
         self._free_if_done(round)
 
@@ -279,6 +284,7 @@ class Rounds:
             self._release_last(round)
             return False
         del round.arrivals[arrival.rank]
+        round.known.clear()
         round.withdrawn.add(arrival.rank)
         self._drop_parts(arrival)
         if not round.arrivals:

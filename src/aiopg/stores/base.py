@@ -29,7 +29,7 @@ from typing import TypeAlias
 from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import Needs, Tag
 from aiopg._core.parts import Parts
-from aiopg.errors import GroupTimeoutError, Outcome
+from aiopg.errors import GroupTimeoutError, Outcome, describe_ranks
 
 __all__ = [
     "FACTS_SECONDS",
@@ -52,6 +52,9 @@ FACTS_SECONDS = 0.08
 
 WARN_SECONDS = 10.0
 WARN_AGAIN_SECONDS = 30.0
+
+RANKS_LISTED = 32
+"""A warning lists as many ranks; where there are more it names runs of them. Ten thousand ranks all warn."""
 
 logger = logging.getLogger("aiopg.group")
 
@@ -122,10 +125,16 @@ class Call:
             self.group,
             self.rank,
             elapsed,
-            "unknown" if missing is None else list(missing),
-            "unknown" if arrived is None else list(arrived),
+            _for_people(missing),
+            _for_people(arrived),
             extra={"op": self.op, "group": self.group, "tag": self.tag, "seq": self.seq, "elapsed": elapsed},
         )
+
+
+def _for_people(ranks: Ranks) -> str:
+    if ranks is None:
+        return "unknown"
+    return str(list(ranks)) if len(ranks) <= RANKS_LISTED else f"{len(ranks)} ranks: {describe_ranks(ranks)}"
 
 
 class NumberUsedError(Exception):
