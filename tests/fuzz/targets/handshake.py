@@ -34,6 +34,7 @@ from aiopg._core.session import Session
 from aiopg._core.wire import encode_message
 from aiopg.address import Address
 from aiopg.client._connection import ClientConnection
+from aiopg.commons import Commons
 from aiopg.errors import ProtocolError
 from aiopg.server._connection import ServerConnection
 from aiopg.server._member import ServerSession
@@ -223,6 +224,7 @@ class _Client:
         self.token = token
         self.streams = Session(LIMITS)
         self.streams.send(Arrive(1, 1, 0, 1, "barrier", -1, "", 2, 0))
+        self.commons = Commons()
         self.asked = self.opened_by_store = self.events = 0
 
     def opening(self, hello: bytes, welcome: bytes) -> Open:
@@ -241,6 +243,9 @@ class _Client:
     def on_event(self, event: Event) -> None:
         """See `Client`."""
         self.events += 1
+
+    def note_room(self) -> None:
+        """See `Client`."""
 
     def connection_closed(self, connection: ClientConnection, reason: str, final: bool) -> None:
         """See `Client`."""
