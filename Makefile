@@ -4,7 +4,7 @@ BIN := .venv/bin
 BENCH ?=
 
 .PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers
-.PHONY: bench bench-quick bench-strangers simulate chaos crash fuzz clean
+.PHONY: bench bench-quick bench-strangers bench-scale simulate chaos crash fuzz clean
 
 help:
 	@echo "make demo         real processes form a group and exchange objects"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench        against vLLM's group and torch's TCPStore (fetches both, once)"
 	@echo "make bench-quick  the same, shorter"
 	@echo "make bench-strangers  a group beside 1,100 connections that never log in"
+	@echo "make bench-scale  a store and 100 to 10,000 ranks: times, processor time and memory of the store"
 	@echo "make clean        remove what the other targets made"
 
 .venv/.ready: pyproject.toml
@@ -80,6 +81,9 @@ bench-quick: bench
 
 bench-strangers: .venv/.ready
 	$(BIN)/python -m benchmarks.strangers
+
+bench-scale: .venv/.ready
+	$(BIN)/python -m benchmarks.scale
 
 clean:
 	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .tls
