@@ -154,7 +154,8 @@ async def test_what_a_store_looks_after_is_done_a_few_at_a_time(monkeypatch: pyt
         while looks.count(5) < 2:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         await close(stores)
-    assert max(looks) == 10 and looks.count(10) >= 4
+    assert max(looks) == 10
+    assert looks.count(10) >= 4
 
 
 async def test_late_acknowledgements_are_all_paid() -> None:
