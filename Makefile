@@ -20,6 +20,7 @@ help:
 	@echo "make bench-page   make bench, and docs/benchmarks.md of it"
 	@echo "make bench-strangers  a group beside 1,100 connections that never log in"
 	@echo "make bench-large  objects of 1 to 256 MiB: bytes a second, event loops that stand still, a group beside"
+	@echo "make bench-scale  a store and 100 to 10,000 ranks: times, processor time and memory of the store"
 	@echo "make clean        remove what the other targets made"
 
 .venv/.ready: pyproject.toml
@@ -88,6 +89,9 @@ bench-strangers: .venv/.ready
 
 bench-large: .venv/.ready
 	$(BIN)/python -m benchmarks.large $(BENCH)
+
+bench-scale: .venv/.ready
+	$(BIN)/python -m benchmarks.scale
 
 clean:
 	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .tls

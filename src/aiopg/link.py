@@ -57,7 +57,7 @@ class Link(asyncio.BufferedProtocol):
         self._owes = False  # an acknowledgement, which `commons` collects in time
         self._close_timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._gone = asyncio.Event()
+        self._gone: asyncio.Event | None = None  # once somebody waits for the end of the transport
         self._outflow: Outflow | None = None  # in the place of the transport
         self._paused = False  # the transport wants no more; what is small it gets all the same
         self.on_acknowledged: Callable[[], None] | None = None
@@ -160,6 +160,7 @@ class Link(asyncio.BufferedProtocol):
         Over TLS both ends say goodbye first, and a loop that ends before that leaves a transport behind.
         """
         if self._transport is not None:
+            self._gone = self._gone or asyncio.Event()
             await self._gone.wait()
 
     def cut(self, reason: str) -> None:
@@ -176,7 +177,8 @@ class Link(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "the connection was closed by the other end", final=False, abort=True)
         self._transport = self._outflow = None
-        self._gone.set()
+        if self._gone is not None:
+            self._gone.set()
         if self._close_timer is not None:
             self._close_timer.cancel()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import sys
 
 import pytest
 
@@ -310,3 +312,21 @@ def test_an_answer_that_is_too_large_is_not_waited_for() -> None:
     assert last.waits
     a.cluster.confirm(small)
     assert last.parts(3) == [b"", b"", b""]
+
+
+def test_what_was_given_is_let_go_at_once() -> None:
+    """Not when Python comes to look for cycles, which may be long after: the parts may be large."""
+    cluster = Cluster()
+    members, part = cluster.group(2), b"x" * 1000
+    gc.disable()
+    try:
+        before = sys.getrefcount(part)
+        for member in members:
+            member.all_gather(part)
+        assert sys.getrefcount(part) == before
+        members[0].all_gather(part, 2)
+        assert sys.getrefcount(part) > before
+        members[1].abort()
+        assert sys.getrefcount(part) == before
+    finally:
+        gc.enable()

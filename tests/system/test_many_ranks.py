@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import resource
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from aiopg import Limits, StoreServer
 from aiopg.outflow import PIECE_BYTES
 from aiopg.server import _connection, _sessions
+from aiopg.server._connection import ServerConnection
 from aiopg.stores.base import Buffer, Call, Member, Needs
 from aiopg.stores.native import NativeStore
 
@@ -128,31 +130,32 @@ async def test_a_large_answer_is_held_once_for_ranks_that_do_not_read() -> None:
 
 async def test_what_a_store_looks_after_is_done_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its sweep asks about every connection, and lets the loop go on in between."""
-    asked: list[int] = []
-    passes = 0
+    asked: list[object] = []
+    looks: list[int] = []
+    look_at = _sessions.Sessions._look_at
 
     def is_vanished(sock: object) -> bool:
-        asked.append(passes)
+        asked.append(sock)
         return False
 
+    def counted(sessions: _sessions.Sessions, connections: deque[ServerConnection]) -> None:
+        before = len(asked)
+        look_at(sessions, connections)
+        looks.append(len(asked) - before)
+
     monkeypatch.setattr(_connection, "is_vanished", is_vanished)
-    monkeypatch.setattr(_sessions, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(_sessions.Sessions, "_look_at", counted)
+    monkeypatch.setattr(_sessions, "SWEEP_SECONDS", 0.2)
     monkeypatch.setattr(_sessions, "LOOKED_AT", 10)
     monkeypatch.setattr(_sessions, "LOOK_SECONDS", 0.001)
-    loop = asyncio.get_running_loop()
-
-    def count() -> None:
-        nonlocal passes
-        passes += 1
-        loop.call_soon(count)
-
     async with StoreServer() as server:
-        count()
         stores = await links(server.address, 45)
-        while len(asked) < 90:  # noqa: ASYNC110 - there is no event for it
+        looks.clear()
+        while looks.count(5) < 2:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         await close(stores)
-    assert max(map(asked.count, asked)) == 10
+    assert max(looks) == 10
+    assert looks.count(10) >= 4
 
 
 async def test_late_acknowledgements_are_all_paid() -> None:

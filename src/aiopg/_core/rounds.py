@@ -308,6 +308,8 @@ class Rounds:
     def abort(self, error: AiopgError) -> None:
         """Fail every waiting arrival and drop every round."""
         self._fail([arrival for round in self._rounds.values() for arrival in round.waiting()], error)
+        for round in self._rounds.values():
+            round.arrivals.clear()
         self._rounds.clear()
         self._owed.clear()
         self.bytes = 0
@@ -351,3 +353,4 @@ class Rounds:
         if self._rounds.get((round.tag, round.number)) is round:
             del self._rounds[round.tag, round.number]
             self.bytes -= round.bytes
+            round.arrivals.clear()  # they know their round: what they gave would wait for the garbage collector

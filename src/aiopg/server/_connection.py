@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from aiopg._core.frames import Buffer, FrameReceiver, Received
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from aiopg.server._sessions import Sessions
 
 __all__ = ["RecordedConnection", "ServerConnection"]
+
+
+@lru_cache
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
 
 
 class ServerConnection(Link):
@@ -58,7 +64,7 @@ class ServerConnection(Link):
         peer = self._transport.get_extra_info("peername") if self._transport is not None else None
         if not peer:
             return False
-        return ipaddress.ip_address(peer[0]).is_loopback or peer[0] == sock.getsockname()[0]
+        return _is_loopback(peer[0]) or peer[0] == sock.getsockname()[0]
 
     @property
     def is_vanished(self) -> bool:

@@ -108,7 +108,7 @@ class FramesTarget(Target):
 
     def memory(self, size: int) -> int:
         """The receiver's buffer, the one body under way at its full length, the frames, and small objects."""
-        return frames.RECEIVE_BUFFER + LIMITS.body_bytes + 24 * size + PACKER + 48 * 1024
+        return 2 * frames.RECEIVE_BUFFER + LIMITS.body_bytes + 24 * size + PACKER + 48 * 1024
 
 
 def _messages() -> Iterator[Message]:

@@ -112,8 +112,8 @@ class HandshakeTarget(Target):
             return _member_hears(way, said, size) if way & MEMBER_END else _store_hears(way, said, size)
 
     def memory(self, size: int) -> int:
-        """A receiver, and what is said and answered."""
-        return RECEIVE_BUFFER + LIMITS.body_bytes + 32 * size + PACKER + 64 * 1024
+        """A receiver, its own memory in the middle of a frame, and what is said and answered."""
+        return 2 * RECEIVE_BUFFER + LIMITS.body_bytes + 32 * size + PACKER + 64 * 1024
 
 
 def _frame(seq: int, message: Message) -> bytes:
@@ -221,11 +221,15 @@ class _Client:
     address = Address.parse("aiopg://127.0.0.1:1")
 
     def __init__(self, token: bytes) -> None:
+        self.commons = Commons()
         self.token = token
         self.streams = Session(LIMITS)
         self.streams.send(Arrive(1, 1, 0, 1, "barrier", -1, "", 2, 0))
         self.commons = Commons()
         self.asked = self.opened_by_store = self.events = 0
+
+    def note_room(self) -> None:
+        """See `Client`: nobody waits for room."""
 
     def opening(self, hello: bytes, welcome: bytes) -> Open:
         """See `Client`."""
