@@ -238,5 +238,7 @@ def _seated(do: str, rank: int, size: int) -> dict[str, Any]:
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-    return lines[-1] if lines else "without a word"
+    """Return the last line that says something; a traceback of many exceptions ends in a frame round them."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    told = [line.strip(" |+-") for line in lines]
+    return next((line for line in reversed(told) if line and not line.endswith("more exceptions")), "without a word")
