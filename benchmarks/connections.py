@@ -19,6 +19,8 @@ OPERATIONS = ("join", "first barrier", "barrier")
 FEWEST, MOST = 3, 200
 """Barriers in a block."""
 SPARE_DESCRIPTORS = 500
+TWICE_AS_PATIENT_RANKS = 5000
+"""Ranks for which a contestant gets twice the time until it counts as hung; and so on, in proportion."""
 
 
 async def run(plan: Plan, results: Results) -> None:
@@ -57,18 +59,19 @@ async def _race(teams: list[Team], size: int, plan: Plan) -> list[Figure]:
 async def _round(team: Team, size: int, figures: list[Figure], plan: Plan) -> None:
     """One group of `size` ranks, from its first connection to its last."""
     _check_descriptors(size)
+    patience = plan.timeout * (1 + size / TWICE_AS_PATIENT_RANKS)
     if not team.running:
         await team.start(PROCESSES)
-    ports = await team.bind(1, plan.timeout)
+    ports = await team.bind(1, patience)
     bounds = [size * number // PROCESSES for number in range(PROCESSES + 1)]
     join = {"do": "join", "port": ports[0], "world_size": size}
     shares = [join | {"first": first, "last": last} for first, last in itertools.pairwise(bounds)]
-    await team.order([{"do": "host", "world_size": size}], plan.timeout)
-    took = [between(await team.order(shares, plan.timeout))]
-    took.append(between(await team.order([{"do": "barrier", "count": 1}] * PROCESSES, plan.timeout)))
+    await team.order([{"do": "host", "world_size": size}], patience)
+    took = [between(await team.order(shares, patience))]
+    took.append(between(await team.order([{"do": "barrier", "count": 1}] * PROCESSES, patience)))
     count = max(FEWEST, min(MOST, round(plan.block_seconds / took[-1])))
-    took.append(between(await team.order([{"do": "barrier", "count": count}] * PROCESSES, plan.timeout)) / count)
-    await team.order([{"do": "leave"}] * PROCESSES, plan.timeout)
+    took.append(between(await team.order([{"do": "barrier", "count": count}] * PROCESSES, patience)) / count)
+    await team.order([{"do": "leave"}] * PROCESSES, patience)
     for figure, seconds, repetitions in zip(figures, took, (1, 1, count), strict=True):
         figure.microseconds.append(seconds * 1e6)
         figure.repetitions = repetitions

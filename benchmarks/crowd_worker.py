@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from benchmarks import memory
+from benchmarks.connections import PROCESSES
 from benchmarks.contestants import crowds
 from benchmarks.orders import report_for_duty
 from benchmarks.worker import BACKLOG, HOST
@@ -24,6 +26,10 @@ def prepare(name: str) -> None:
     crowds.module(name)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Thousands of ranks may take more than there is: then the contestant shall fail, and not the machine.
+    if (free := memory.available()) is not None:
+        share = max(0, free - memory.SPARE_MEBIBYTES) * 2**20 // PROCESSES
+        resource.setrlimit(resource.RLIMIT_DATA, (share, share))
 
 
 def work(name: str, rank: int) -> None:

@@ -86,11 +86,6 @@ class Team:
         entry = contestants.ENTRIES[self.name]
         if (lacking := memory.lacking(size * entry.rank_mebibytes)) is not None:
             raise LeftOut(lacking)
-        python = str(peers.PYTHON) if entry.foreign else sys.executable
-        if entry.mpirun:
-            command = [*MPIRUN, "-n", str(size), python, "-m", self._workplace, self.name]
-        else:
-            command = [python, "-m", "benchmarks.nursery", self._workplace, self.name, str(size)]
         arrivals: asyncio.Queue[_Rank] = asyncio.Queue(size)
         path = self._folder / SOCKET_NAME
         path.unlink(missing_ok=True)
@@ -99,7 +94,7 @@ class Team:
         )
         with (self._folder / "launcher.txt").open("wb") as errors:
             self._launcher = await asyncio.create_subprocess_exec(
-                *command,
+                *self._command(size),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
@@ -112,6 +107,13 @@ class Team:
         finally:
             server.close()
         self.versions = (await self._answers(size, START_SECONDS, "start"))[0]["versions"]
+
+    def _command(self, size: int) -> list[str]:
+        entry = contestants.ENTRIES[self.name]
+        python = str(peers.PYTHON) if entry.foreign else sys.executable
+        if entry.mpirun:
+            return [*MPIRUN, "-n", str(size), python, "-m", self._workplace, self.name]
+        return [python, "-m", "benchmarks.nursery", self._workplace, self.name, str(size)]
 
     async def _muster(self, size: int, arrivals: asyncio.Queue[_Rank]) -> None:
         """Wait for the line of each rank, or for the end of what was to start them."""
@@ -236,5 +238,7 @@ def _seated(do: str, rank: int, size: int) -> dict[str, Any]:
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-    return lines[-1] if lines else "without a word"
+    """Return the last line that says something; a traceback of many exceptions ends in a frame round them."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    told = [line.strip(" |+-") for line in lines]
+    return next((line for line in reversed(told) if line and not line.endswith("more exceptions")), "without a word")

@@ -8,6 +8,9 @@ from types import ModuleType
 CROWDS = {"aiopg-uvloop": "aiopg_crowd", "tcpstore": "tcp_store_crowd"}
 """The module below this package, each with a class `Crowd`; by the name of the contestant."""
 
+FORM_SECONDS = 300
+"""How long a group of thousands may take to form; the coordinator gives up before."""
+
 
 class BaseCrowd(ABC):
     """Some ranks of one group; the process calls these methods in this order, again and again."""

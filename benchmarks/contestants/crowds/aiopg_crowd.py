@@ -14,8 +14,7 @@ from importlib.metadata import version
 import uvloop
 
 import aiopg
-from benchmarks.contestants.base import FORM_SECONDS
-from benchmarks.contestants.crowds import BaseCrowd
+from benchmarks.contestants.crowds import FORM_SECONDS, BaseCrowd
 
 
 class Crowd(BaseCrowd):

@@ -13,8 +13,7 @@ from datetime import timedelta
 import torch
 from torch.distributed import TCPStore
 
-from benchmarks.contestants.base import FORM_SECONDS
-from benchmarks.contestants.crowds import BaseCrowd
+from benchmarks.contestants.crowds import FORM_SECONDS, BaseCrowd
 
 STACK_BYTES = 256 * 1024
 
