@@ -3,134 +3,183 @@
 For each N every contestant forms its group; for each operation a first few blocks find how many repetitions
 fill the block time (and warm everything up); then come the rounds. In each round every contestant runs one
 block, in an order that turns by one each round. Figures of the same round are neighbours in time, and
-ratios are taken between them only.
+ratios are taken between them only. The sweep over payloads is the same, with a new group for each length, so that
+what a store keeps of one length is gone before the next.
 """
 
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from benchmarks.operations import OPERATIONS
-from benchmarks.team import Team, TeamError
+from benchmarks import connections
+from benchmarks.contestants import ENTRIES
+from benchmarks.figures import CONNECTIONS, GROUP, PAYLOAD, Figure, Results
+from benchmarks.operations import JOIN, OPERATIONS
+from benchmarks.plan import Plan
+from benchmarks.team import LeftOut, Team, TeamError
+from benchmarks.turns import take_turns
 
 FEWEST = 3
 """Repetitions in a block, however slow the contestant."""
 MOST = 20_000
 """Repetitions in a block, however fast: keeps what a store holds until the next block small."""
+MOST_JOINS = 200
+"""For each of them rank 0 holds a listening socket."""
+LARGE_BYTES = 2**24
+"""From here on one repetition may fill a block: what a store keeps of a few would not fit into the memory."""
+BROADCAST_RANKS = 4
+"""In the sweep over payloads: the root and three that receive."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to run."""
+class Heat:
+    """One race: an operation of groups of one size, with payloads of one length or with the object."""
 
-    contestants: tuple[str, ...]
-    operations: tuple[str, ...]
-    sizes: tuple[int, ...]
-    rounds: int
-    block_seconds: float
-    timeout: float
-    """Seconds for one block or one forming of a group; past it the contestant is reported and left out."""
-
-
-@dataclass
-class Figure:
-    """One contestant's result for one operation at one N."""
-
+    question: str
     operation: str
     size: int
-    contestant: str
-    repetitions: int = 0
-    microseconds: list[float] = field(default_factory=list)
-    """Per operation, one entry for each round."""
-    error: str | None = None
+    rounds: int
+    bytes: int | None = None
+
+    @property
+    def fewest(self) -> int:
+        return 1 if self.bytes is not None and self.bytes >= LARGE_BYTES else FEWEST
+
+    @property
+    def most(self) -> int:
+        if self.operation == JOIN:
+            return MOST_JOINS
+        return MOST if self.bytes is None else max(self.fewest, min(MOST, LARGE_BYTES * 8 // self.bytes))
+
+    @property
+    def per_repetition(self) -> int:
+        return 1 if self.operation == JOIN else OPERATIONS[self.operation].per_repetition
+
+    def figure(self, contestant: str) -> Figure:
+        return Figure(self.question, self.operation, self.size, contestant, self.bytes)
+
+    def __str__(self) -> str:
+        of = "" if self.bytes is None else f" of {self.bytes:,} bytes"
+        return f"N = {self.size}: {self.operation}{of}"
 
 
-@dataclass
-class Results:
-    figures: list[Figure] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
-
-
-async def run(plan: Plan) -> Results:
-    """Run the plan. A contestant that fails gets figures with an error; the others go on."""
-    results = Results()
-    teams = [Team(name) for name in plan.contestants]
+async def run(plan: Plan, results: Results) -> None:
+    """Run the plan into `results`. A contestant that fails gets figures with an error; the others go on."""
+    teams = [Team(name) for name in plan.contestants if name not in results.left_out]
     try:
-        for size in plan.sizes:
-            out = {team.name: await _form(team, size, plan, results) for team in teams}
-            for operation in plan.operations:
-                _say(f"N = {size}: {operation}")
-                results.figures += await _race(teams, operation, size, plan, out)
-            for team in teams:
-                if team.running:
-                    await _leave(team, size, plan)
+        for heats in _groups(plan):
+            await _run_group(teams, heats, plan, results)
     finally:
         for team in teams:
             await team.end()
-    return results
+    if CONNECTIONS in plan.questions:
+        await connections.run(plan, results)
 
 
-async def _form(team: Team, size: int, plan: Plan, results: Results) -> str | None:
-    """Form the team's group; return why that failed, or None."""
-    try:
-        if not team.running:
-            _say(f"starting {max(plan.sizes)} processes: {team.label}")
-            await team.start(max(plan.sizes))
-            results.versions |= team.versions
-        await team.form(size, plan.timeout)
-    except TeamError as error:
-        return await _drop(team, str(error))
-    return None
+def _groups(plan: Plan) -> Iterator[list[Heat]]:
+    """The races, those together that one group of each contestant runs."""
+    if GROUP in plan.questions:
+        for size in plan.sizes:
+            yield [Heat(GROUP, operation, size, plan.rounds) for operation in plan.operations]
+    if PAYLOAD in plan.questions:
+        for length in plan.payloads:
+            yield [Heat(PAYLOAD, "broadcast", BROADCAST_RANKS, plan.sweep_rounds, length)]
 
 
-async def _leave(team: Team, size: int, plan: Plan) -> None:
-    try:
-        await team.leave(size, plan.timeout)
-    except TeamError as error:
-        await _drop(team, str(error))  # its figures stand; the next N starts it anew
+def _processes(plan: Plan) -> list[int]:
+    """How many processes a contestant may have to have, the most first."""
+    sizes = set(plan.sizes) if GROUP in plan.questions else set()
+    return sorted(sizes | ({BROADCAST_RANKS} if PAYLOAD in plan.questions else set()), reverse=True)
 
 
-async def _drop(team: Team, why: str) -> str:
+async def _run_group(teams: list[Team], heats: Sequence[Heat], plan: Plan, results: Results) -> None:
+    """Form a group of each contestant, run the races, and leave the groups."""
+    size, length = heats[0].size, heats[0].bytes
+    out: dict[str, Exception] = {}
+    for team in teams:
+        try:
+            await _form(team, size, plan, results)
+            if length is not None:
+                await team.check(size, length, plan.timeout)
+        except (TeamError, LeftOut) as error:
+            out[team.name] = await _drop(team, error)
+    for heat in heats:
+        say(str(heat))
+        able = [team for team in teams if heat.operation in ENTRIES[team.name].operations]
+        results.figures += await _race(able, heat, plan, out)
+    for team in teams:
+        if team.name not in out:
+            try:
+                await team.leave(size, plan.timeout)
+            except TeamError as error:
+                await _drop(team, error)  # its figures stand; the next group starts it anew
+
+
+async def _form(team: Team, size: int, plan: Plan, results: Results) -> None:
+    if not team.running:
+        await _start(team, size, plan)
+        results.versions |= team.versions
+    if team.size < size:
+        raise LeftOut(f"{size} of its processes do not fit into the memory")
+    await team.form(size, plan.timeout)
+
+
+async def _start(team: Team, size: int, plan: Plan) -> None:
+    """Start as many processes as the largest group has for which the memory suffices."""
+    for processes in _processes(plan):
+        say(f"starting {processes} processes: {team.label}")
+        try:
+            return await team.start(processes)
+        except LeftOut as error:
+            if processes == size:
+                raise
+            say(f"{team.label}: {error}")
+    raise ValueError(f"the plan has no group of {size}")
+
+
+async def _drop(team: Team, why: Exception) -> Exception:
     """Kill a team that failed: its ranks may wait for each other forever."""
-    _say(f"{team.label} is out until the next N: {why}")
-    await team.kill()
+    say(f"{team.label} is out until the next group: {why}")
+    if isinstance(why, TeamError):
+        await team.kill()
     return why
 
 
-async def _race(teams: list[Team], operation: str, size: int, plan: Plan, out: dict[str, str | None]) -> list[Figure]:
-    """Run all rounds of one operation at one N; `out` holds why a contestant is out, by name."""
-    figures = {team.name: Figure(operation, size, team.name) for team in teams}
+async def _race(teams: list[Team], heat: Heat, plan: Plan, out: dict[str, Exception]) -> list[Figure]:
+    """Run all rounds of one race; `out` holds why a contestant is out, by name."""
+    figures = {team.name: heat.figure(team.name) for team in teams}
     for team in teams:
-        if out[team.name] is None:
+        if team.name not in out:
             try:
-                figures[team.name].repetitions = await _calibrate(team, operation, size, plan)
+                figures[team.name].repetitions = await _calibrate(team, heat, plan)
             except TeamError as error:
-                out[team.name] = await _drop(team, str(error))
-    for turn in range(plan.rounds):
-        first = turn % len(teams)
-        for team in teams[first:] + teams[:first]:
-            if out[team.name] is None:
-                figure = figures[team.name]
-                try:
-                    took = await team.run(operation, figure.repetitions, size, plan.timeout)
-                except TeamError as error:
-                    out[team.name] = await _drop(team, str(error))
-                    continue
-                done = figure.repetitions * OPERATIONS[operation].per_repetition
-                figure.microseconds.append(took / done * 1e6)
+                out[team.name] = await _drop(team, error)
+    for team in take_turns(teams, heat.rounds):
+        if team.name not in out:
+            figure = figures[team.name]
+            try:
+                took = await team.run(heat.operation, figure.repetitions, heat.size, heat.bytes, plan.timeout)
+            except TeamError as error:
+                out[team.name] = await _drop(team, error)
+                continue
+            figure.microseconds.append(took / (figure.repetitions * heat.per_repetition) * 1e6)
     for name, figure in figures.items():
-        figure.error = out[name]
+        if isinstance(why := out.get(name), LeftOut):
+            figure.left_out = str(why)
+        elif why is not None:
+            figure.error = str(why)
     return list(figures.values())
 
 
-async def _calibrate(team: Team, operation: str, size: int, plan: Plan) -> int:
+async def _calibrate(team: Team, heat: Heat, plan: Plan) -> int:
     """Return how many repetitions fill the block time, from blocks of growing length."""
-    count = FEWEST
+    count = heat.fewest
     while True:
-        took = await team.run(operation, count, size, plan.timeout)
-        if took >= plan.block_seconds / 4 or count == MOST:
-            return max(FEWEST, min(MOST, round(count * plan.block_seconds / took)))
-        count = min(MOST, count * 4)
+        took = await team.run(heat.operation, count, heat.size, heat.bytes, plan.timeout)
+        if took >= plan.block_seconds / 4 or count == heat.most:
+            return max(heat.fewest, min(heat.most, round(count * plan.block_seconds / took)))
+        count = min(heat.most, count * 4)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 from pathlib import Path
 
 
@@ -13,6 +14,8 @@ def describe() -> dict[str, str | int]:
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "open files per process": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "net.core.somaxconn": _kernel_setting("net/core/somaxconn"),
         "load before the run": f"{os.getloadavg()[0]:.2f}",
     }
 
@@ -26,3 +29,9 @@ def _processor() -> str:
             if name.strip() == "model name":
                 return value.strip()
     return platform.machine()
+
+
+def _kernel_setting(path: str) -> str:
+    """Return a sysctl of Linux, where there is one."""
+    setting = Path("/proc/sys") / path
+    return setting.read_text().strip() if setting.exists() else "unknown"

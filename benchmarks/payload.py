@@ -1,4 +1,4 @@
-"""The object that travels: what one rank tells the others about itself before they connect."""
+"""What travels: the description that one rank gives of itself, numbers to be summed up, and bytes of any length."""
 
 from typing import Any
 
@@ -20,3 +20,20 @@ def metadata(rank: int) -> dict[str, Any]:
         "kv_heads": 1000,
         "dtype": "bfloat16",
     }
+
+
+NUMBERS = 1000
+"""How many floats an all_reduce sums up."""
+
+
+def numbers(rank: int) -> list[float]:
+    """Return what rank gives to an all_reduce."""
+    return [rank + 1 + index / NUMBERS for index in range(NUMBERS)]
+
+
+def sized(length: int) -> bytes:
+    """Return a payload of this many bytes, for the sweep over sizes.
+
+    Not zeros: those would be one page of the kernel's, mapped again and again, which no cache misses.
+    """
+    return b"\xa5" * length

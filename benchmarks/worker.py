@@ -1,12 +1,14 @@
 """One rank of one contestant: a process that takes orders as JSON lines and answers each with one line.
 
-bind   take a loopback port and listen on it; answers the port (rank 0, which hosts the store)
+bind   take `count` loopback ports and listen on each; answers the ports (rank 0, which hosts the stores)
 form   form the group and check that it answers right
-run    one timed block; answers start and end
+check  broadcast one payload of `bytes` bytes and compare it
+run    one timed block; answers starts and ends
 close  leave the group; the process stays for the next one
 
-The process ends when its standard input does. It does not catch what a contestant raises: it dies with a
-traceback on standard error, and the coordinator reports that.
+Orders come over a unix socket that the coordinator listens on, in the folder that the environment names; the first
+line tells it which rank this is. The process ends when the connection does. It does not catch what a contestant
+raises: it dies with a traceback on standard error, and the coordinator reports that.
 """
 
 import asyncio
@@ -16,7 +18,7 @@ import socket
 import sys
 from typing import Any
 
-from benchmarks import contestants, operations
+from benchmarks import contestants, operations, payload
 from benchmarks.contestants.base import (
     AwaitableContestant,
     AwaitableGroup,
@@ -24,97 +26,127 @@ from benchmarks.contestants.base import (
     BlockingGroup,
     Seat,
 )
-from benchmarks.verify import verify, verify_async
+from benchmarks.orders import Answers, report_for_duty
+from benchmarks.verify import check_sized, verify, verify_async
 
 HOST = "127.0.0.1"
-BACKLOG = 1024
-
-
-class Answers:
-    """The line back to the coordinator: the real standard output, which nothing else may write to."""
-
-    def __init__(self) -> None:
-        self._out = os.fdopen(os.dup(1), "w", buffering=1)
-        os.dup2(2, 1)  # whatever a library prints goes to standard error
-
-    def send(self, **answer: Any) -> None:
-        self._out.write(json.dumps(answer) + "\n")
+BACKLOG = 4096
 
 
 class Place:
-    """Where this process sits: the listening socket that `bind` took, until `form` hands it on."""
+    """Where this process sits: the listening sockets that `bind` took, until they are handed on."""
 
     def __init__(self) -> None:
-        self._listener: socket.socket | None = None
+        self._listeners: list[socket.socket] = []
 
-    def bind(self) -> int:
-        self._listener = socket.create_server((HOST, 0), backlog=BACKLOG)
-        port: int = self._listener.getsockname()[1]
-        return port
+    def bind(self, count: int) -> list[int]:
+        self._listeners = [socket.create_server((HOST, 0), backlog=BACKLOG) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in self._listeners]
 
-    def seat(self, order: dict[str, Any]) -> Seat:
-        listener, self._listener = self._listener, None
-        return Seat(HOST, order["port"], order["rank"], order["world_size"], listener)
+    def seats(self, order: dict[str, Any]) -> list[Seat]:
+        listeners: list[socket.socket | None] = [*self._listeners] or [None] * len(order["ports"])
+        self._listeners = []
+        return [
+            Seat(HOST, port, order["rank"], order["world_size"], listener)
+            for port, listener in zip(order["ports"], listeners, strict=True)
+        ]
 
 
 def block_of(order: dict[str, Any], contestant: BlockingContestant | AwaitableContestant) -> operations.Block:
-    return operations.Block(order["rank"], contestant.payload(order["rank"]), order["count"])
+    rank = order["rank"]
+    if operations.OPERATIONS[order["operation"]].numbers:
+        obj = contestant.numbers(rank)
+    elif order["bytes"] is not None:
+        obj = payload.sized(order["bytes"]) if rank == 0 else None
+    else:
+        obj = contestant.payload(rank)
+    return operations.Block(rank, obj, order["count"])
 
 
 def serve(contestant: BlockingContestant, answers: Answers) -> None:
-    """Carry out orders until standard input ends."""
+    """Carry out orders until there are no more."""
     place = Place()
     group: BlockingGroup | None = None
     for line in sys.stdin:
         order = json.loads(line)
         if order["do"] == "bind":
-            answers.send(port=place.bind())
+            answers.send(ports=place.bind(order["count"]))
         elif order["do"] == "form":
-            group = contestant.form(place.seat(order))
-            verify(group, order["rank"], order["world_size"], contestant.payload)
+            (seat,) = place.seats(order)
+            group = contestant.form(seat)
+            verify(contestant, group, order["rank"], order["world_size"])
             answers.send(formed=True)
+        elif order["do"] == "check" and group is not None:
+            sent = payload.sized(order["bytes"]) if order["rank"] == 0 else None
+            check_sized(group.broadcast(sent, 0), order["bytes"])
+            answers.send(checked=True)
         elif order["do"] == "run" and group is not None:
             contestant.tidy()
-            start, end = operations.timed(group, order["operation"], block_of(order, contestant))
-            answers.send(start=start, end=end)
+            starts, ends = _run(contestant, group, place, order)
+            answers.send(starts=starts, ends=ends)
         elif order["do"] == "close":
             group = None
             contestant.close()
             answers.send(closed=True)
 
 
+def _run(contestant: BlockingContestant, group: BlockingGroup, place: Place, order: dict[str, Any]) -> operations.Times:
+    if order["operation"] == operations.JOIN:
+        return operations.timed_joins(contestant, group, place.seats(order))
+    return operations.timed(group, order["operation"], block_of(order, contestant))
+
+
 async def serve_async(contestant: AwaitableContestant, answers: Answers) -> None:
-    """Carry out orders until standard input ends.
+    """Carry out orders until there are no more.
 
     Orders arrive on the loop itself: it runs on between blocks, as a program's would, so that a group can
     acknowledge what it received.
     """
     place = Place()
     group: AwaitableGroup | None = None
-    orders = asyncio.StreamReader()
+    orders = asyncio.StreamReader(limit=2**20)
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(orders), os.fdopen(0, "rb", buffering=0)
     )
     async for line in orders:
         order = json.loads(line)
         if order["do"] == "bind":
-            answers.send(port=place.bind())
+            answers.send(ports=place.bind(order["count"]))
         elif order["do"] == "form":
-            group = await contestant.form(place.seat(order))
-            await verify_async(group, order["rank"], order["world_size"], contestant.payload)
+            (seat,) = place.seats(order)
+            group = await contestant.form(seat)
+            await verify_async(contestant, group, order["rank"], order["world_size"])
             answers.send(formed=True)
+        elif order["do"] == "check" and group is not None:
+            sent = payload.sized(order["bytes"]) if order["rank"] == 0 else None
+            check_sized(await group.broadcast(sent, 0), order["bytes"])
+            answers.send(checked=True)
         elif order["do"] == "run" and group is not None:
-            start, end = await operations.timed_async(group, order["operation"], block_of(order, contestant))
-            answers.send(start=start, end=end)
+            starts, ends = await _run_async(contestant, group, place, order)
+            answers.send(starts=starts, ends=ends)
         elif order["do"] == "close":
             group = None
             await contestant.close()
             answers.send(closed=True)
 
 
-def main() -> None:
-    answers = Answers()
-    contestant = contestants.load(sys.argv[1])
+async def _run_async(
+    contestant: AwaitableContestant, group: AwaitableGroup, place: Place, order: dict[str, Any]
+) -> operations.Times:
+    if order["operation"] == operations.JOIN:
+        return await operations.timed_joins_async(contestant, group, place.seats(order))
+    return await operations.timed_async(group, order["operation"], block_of(order, contestant))
+
+
+def prepare(name: str) -> None:
+    """Import what the ranks of the named contestant need."""
+    contestants.module(name)
+
+
+def work(name: str, rank: int) -> None:
+    """Be this rank of the named contestant until there are no more orders."""
+    answers = report_for_duty(rank)
+    contestant = contestants.load(name)
     answers.send(versions=contestant.versions())
     if isinstance(contestant, BlockingContestant):
         serve(contestant, answers)
@@ -124,4 +156,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Started by mpirun, which tells each process its rank in this way.
+    work(sys.argv[1], int(os.environ["OMPI_COMM_WORLD_RANK"]))

@@ -1,20 +1,25 @@
 """What a contestant is: one rank's way to a group, in a blocking and in an awaitable shape.
 
-A contestant says how to form its group and hands out an object with five methods. What is done with those
-methods, and when the clock runs, is the same for all of them and lives in `benchmarks.operations`.
+A contestant says how to form its group and hands out an object with five methods, and a sixth, `all_reduce`, where
+its entry in `benchmarks.contestants` says so. What is done with those methods, and when the clock runs, is the same
+for all of them and lives in `benchmarks.operations`.
 """
 
 import asyncio
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from benchmarks import payload
 
 FORM_SECONDS = 60
 """How long a group may take to form; also the store timeout given to contestants that have one."""
+
+Leave: TypeAlias = Callable[[], object]
+"""Leaves a group that `join` formed."""
+LeaveAsync: TypeAlias = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,10 @@ class Contestant:
         """Return what rank sends: the object itself, unless the contestant only moves bytes."""
         return payload.metadata(rank)
 
+    def numbers(self, rank: int) -> Any:
+        """Return what rank gives to an all_reduce, in the form that the contestant reduces."""
+        return payload.numbers(rank)
+
     def versions(self) -> dict[str, str]:
         """Return the versions of the packages under test, for the report."""
         return {}
@@ -65,6 +74,13 @@ class BlockingContestant(Contestant, ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    def join(self, seat: Seat) -> Leave:
+        """Form one more group of the same ranks beside the one that runs; return when every rank has joined.
+
+        Only called where the contestant's entry has `join` among its operations.
+        """
+        raise NotImplementedError
 
     def tidy(self) -> None:
         """Remove what the last block left in the store; runs before a block, with the clock off.
@@ -84,3 +100,7 @@ class AwaitableContestant(Contestant, ABC):
 
     @abstractmethod
     async def close(self) -> None: ...
+
+    async def join(self, seat: Seat) -> LeaveAsync:
+        """As that of `BlockingContestant`."""
+        raise NotImplementedError

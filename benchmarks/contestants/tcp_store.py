@@ -4,6 +4,7 @@ barrier     the native `barrier(key, world_size)`
 all_gather  `set` of one's own key, then one `multi_get` of all keys
 broadcast   `set` by the root, `get` by the others
 message     `set` by the sender, `get` by the receiver
+join        one more store on a port of its own, which waits for all its clients
 
 The store moves bytes, so the object is pickled once, before any clock runs, and never unpickled: its figures
 hold no cost of encoding. A used key never becomes empty again, so each call uses a fresh one; the rank that
@@ -19,7 +20,7 @@ from datetime import timedelta
 import torch
 from torch.distributed import TCPStore
 
-from benchmarks.contestants.base import FORM_SECONDS, BlockingContestant, Seat
+from benchmarks.contestants.base import FORM_SECONDS, BlockingContestant, Leave, Seat
 
 
 class _Calls:
@@ -69,6 +70,17 @@ class _Calls:
         return received
 
 
+def _connect(seat: Seat) -> TCPStore:
+    return TCPStore(
+        seat.host,
+        seat.port,
+        seat.world_size,
+        is_master=seat.rank == 0,
+        timeout=timedelta(seconds=FORM_SECONDS),
+        master_listen_fd=None if seat.listener is None else seat.listener.detach(),
+    )
+
+
 class TcpStore(BlockingContestant):
     def __init__(self) -> None:
         self._store: TCPStore | None = None
@@ -81,16 +93,13 @@ class TcpStore(BlockingContestant):
         return pickle.dumps(super().payload(rank))
 
     def form(self, seat: Seat) -> _Calls:
-        self._store = TCPStore(
-            seat.host,
-            seat.port,
-            seat.world_size,
-            is_master=seat.rank == 0,
-            timeout=timedelta(seconds=FORM_SECONDS),
-            master_listen_fd=None if seat.listener is None else seat.listener.detach(),
-        )
+        self._store = _connect(seat)
         self._calls = _Calls(self._store, seat.rank, seat.world_size)
         return self._calls
+
+    def join(self, seat: Seat) -> Leave:
+        made = [_connect(seat)]
+        return made.clear  # the last reference
 
     def tidy(self) -> None:
         if self._store is None or self._calls is None:

@@ -6,7 +6,8 @@ So those two packages are entered by hand as plain folders: their `__init__.py` 
 below them, `utils.py` first of all, is the file of the wheel.
 
 The group keeps what was sent and broadcast for `data_expiration_seconds` (an hour by default), so nothing of
-it is removed while a run lasts, in or out of the timed blocks.
+it is removed while a run lasts, in or out of the timed blocks. Its `all_reduce` is an `all_gather_obj` of tensors,
+summed up by every rank. `join` is `create`, which hosts a store of its own in rank 0.
 """
 
 import sys
@@ -16,8 +17,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import peers
-from benchmarks.contestants.base import FORM_SECONDS, BlockingContestant, Seat
+from benchmarks import payload, peers
+from benchmarks.contestants.base import FORM_SECONDS, BlockingContestant, Leave, Seat
 
 
 def _enter_as_folder(name: str, folder: Path) -> None:
@@ -47,6 +48,7 @@ class _PlainNames:
         self.broadcast = group.broadcast_obj
         self.send = group.send_obj
         self.recv = group.recv_obj
+        self.all_reduce = group.all_reduce
 
 
 class VllmGroup(BlockingContestant):
@@ -57,8 +59,19 @@ class VllmGroup(BlockingContestant):
     def versions(self) -> dict[str, str]:
         return {"vllm": peers.VLLM_VERSION, "torch": torch.__version__}
 
+    def numbers(self, rank: int) -> torch.Tensor:
+        return torch.tensor(payload.numbers(rank), dtype=torch.float64)
+
     def form(self, seat: Seat) -> _PlainNames:
-        self._group = self._class.create(
+        self._group = self._create(seat)
+        return _PlainNames(self._group)
+
+    def join(self, seat: Seat) -> Leave:
+        made = [self._create(seat)]
+        return made.clear  # the last reference
+
+    def _create(self, seat: Seat) -> Any:
+        return self._class.create(
             seat.host,
             seat.port,
             seat.rank,
@@ -66,7 +79,6 @@ class VllmGroup(BlockingContestant):
             store_timeout=FORM_SECONDS,
             listen_socket=seat.listener,
         )
-        return _PlainNames(self._group)
 
     def close(self) -> None:
         self._group = None  # it has no close(); the store ends with its last reference

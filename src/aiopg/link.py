@@ -20,14 +20,12 @@ from aiopg._core.handshake import HANDSHAKE_BYTES, LOGIN_BYTES, check_magic
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Acknowledge, Goodbye, Message
 from aiopg._core.session import Session
-from aiopg._core.wire import decode_message
+from aiopg._core.wire import DECODERS, UNREADABLE, decode_message, unreadable
+from aiopg.commons import Commons
 from aiopg.errors import ProtocolError
 from aiopg.outflow import LARGE_WRITE, Outflow
 
 __all__ = ["Link"]
-
-ACKNOWLEDGE_SECONDS = 0.1
-"""A message that nothing of ours answered by then is acknowledged by a frame of its own."""
 
 ACKNOWLEDGE_MESSAGES = 64
 """As many unacknowledged messages are acknowledged at once, so that the sender's outbox stays short."""
@@ -45,8 +43,9 @@ _ASIDES = (Acknowledge, Goodbye)
 class Link(asyncio.BufferedProtocol):
     """One connection. Subclasses say what to do with the other end's first bytes, frames and messages."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, commons: Commons) -> None:
         self._limits = limits
+        self._commons = commons
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._block: memoryview | None = memoryview(bytearray(HANDSHAKE_BYTES))  # of the handshake, until frames come
@@ -55,7 +54,7 @@ class Link(asyncio.BufferedProtocol):
         self._session: Session | None = None
         self._held: deque[Received] | None = None  # frames that wait until the session has room for their answers
         self._held_bytes = 0
-        self._acknowledge_timer: asyncio.TimerHandle | None = None
+        self._owes = False  # an acknowledgement, which `commons` collects in time
         self._close_timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._gone = asyncio.Event()
@@ -129,6 +128,14 @@ class Link(asyncio.BufferedProtocol):
         """Tell the other end at once what we hold."""
         assert self._session is not None
         self.write(self._session.acknowledge())
+
+    def acknowledge_late(self) -> bool:
+        """See `Debtor`."""
+        self._owes = False
+        if self._closed or self._session is None or self._session.received <= self._session.told:
+            return False
+        self.acknowledge_now()
+        return True
 
     def hold(self) -> None:
         """Take no more of the session's messages until it has room for the answers (`Session.full`)."""
@@ -210,7 +217,7 @@ class Link(asyncio.BufferedProtocol):
             if was_full and not session.full:
                 self.room_made()
             if session.received != session.told and (
-                self._acknowledge_timer is None or session.received - session.told >= ACKNOWLEDGE_MESSAGES
+                not self._owes or session.received - session.told >= ACKNOWLEDGE_MESSAGES
             ):
                 self._acknowledge_in_time(session)
         except ProtocolError as error:
@@ -260,17 +267,21 @@ class Link(asyncio.BufferedProtocol):
         finally:
             if self._block is None:
                 # Not before: who has not logged in costs no more memory than it must.
-                self._receiver = FrameReceiver(self._limits)
+                self._receiver = FrameReceiver(self._limits, self._commons.buffer)
                 self.frames_begin(self._receiver)
 
     def frames_begin(self, receiver: FrameReceiver) -> None:
         """What comes from here on is frames."""
 
     def _dispatch(self, frame: Received) -> None:
-        message = decode_message(frame)
+        seq, _, kind, fields, body = frame
+        try:
+            message = DECODERS[kind](fields, body)
+        except UNREADABLE as error:
+            raise unreadable(kind, fields, error) from None
         is_aside = type(message) in _ASIDES
-        if is_aside is not (not frame[0]):
-            raise ProtocolError(f"a {type(message).__name__} with sequence number {frame[0]}")
+        if is_aside is not (seq == 0):
+            raise ProtocolError(f"a {type(message).__name__} with sequence number {seq}")
         if not is_aside:
             self.message_received(message)
         elif type(message) is Goodbye:
@@ -301,13 +312,9 @@ class Link(asyncio.BufferedProtocol):
     def _acknowledge_in_time(self, session: Session) -> None:
         if session.received - session.told >= ACKNOWLEDGE_MESSAGES:
             self.acknowledge_now()
-        elif self._acknowledge_timer is None and not self._closed:
-            self._acknowledge_timer = self._loop.call_later(ACKNOWLEDGE_SECONDS, self._acknowledge_late)
-
-    def _acknowledge_late(self) -> None:
-        self._acknowledge_timer = None
-        if self._session is not None and self._session.received > self._session.told:
-            self.acknowledge_now()
+        elif not self._owes and not self._closed:
+            self._owes = True
+            self._commons.owe(self)
 
     def _part(self, reason: str) -> None:
         if not self._closed:
@@ -321,9 +328,6 @@ class Link(asyncio.BufferedProtocol):
         if self._session is None:
             # Over TLS there may be more to read before the transport is gone (asyncio asks for room while it closes).
             self._block, self._block_filled = memoryview(bytearray(HANDSHAKE_BYTES)), 0
-        if self._acknowledge_timer is not None:
-            self._acknowledge_timer.cancel()
-            self._acknowledge_timer = None
         if self._transport is not None:
             if abort:
                 self._transport.abort()

@@ -15,11 +15,11 @@ from typing import Any
 
 __all__ = ["LARGE_WRITE", "Outflow"]
 
-LARGE_WRITE = 4 * 1024 * 1024
-"""What is larger is written by an `Outflow`. To join and copy as much takes asyncio 2 to 4 ms, to encrypt it 4 ms."""
+LARGE_WRITE = 256 * 1024
+"""What is larger is written by an `Outflow`."""
 
-PIECE_BYTES = 512 * 1024
-"""What the transport is given in one go."""
+PIECE_BYTES = 128 * 1024
+"""What the transport is given in one go, and may keep a copy of: for each of a thousand ranks that do not read."""
 
 PASS_BYTES = 1024 * 1024
 """What it is given before others have their turn, also when it could take more."""

@@ -1,4 +1,4 @@
-"""Processes of this host: naming one for good, and being told when it ends.
+"""Processes of this host: naming one for good, being told when it ends, and whose it is.
 
 Theory of operation. A process id alone names nobody: it is used again, and it means another process in another
 container. With the time at which the process began, the namespace that the id belongs to and the boot of the kernel
@@ -18,11 +18,14 @@ import functools
 import logging
 import os
 import signal
+import socket
+import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["ProcessIdentity", "ProcessWatch", "WatchHandle", "describe_end", "own_identity"]
+__all__ = ["ProcessIdentity", "ProcessWatch", "WatchHandle", "describe_end", "is_stranger", "own_identity"]
 
 logger = logging.getLogger("aiopg.processes")
 
@@ -30,6 +33,9 @@ _PROC = Path("/proc")
 
 _PIDS = range(1, 2**31)
 """What can be a process id at all; a larger number does not fit the system call."""
+
+_CREDENTIALS = struct.Struct("3i")
+"""Linux' `struct ucred`: process, user, group."""
 
 
 class ProcessIdentity(NamedTuple):
@@ -94,6 +100,17 @@ def describe_end(returncode: int) -> str:
     except ValueError:  # a real-time signal
         name = f"signal {-returncode}"
     return f"was killed by {name}"
+
+
+def is_stranger(sock: socket.socket) -> bool:
+    """Whether the other end of a unix socket belongs to another user than this process, and not to root.
+
+    Linux only; elsewhere the file's permissions are all there is. Raises `OSError` if the socket is closed.
+    """
+    if sys.platform != "linux":
+        return False
+    _, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return user not in (0, os.geteuid())
 
 
 class WatchHandle:

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, cast
 
 from aiopg.codec import Codec
 from aiopg.errors import AiopgError, ForkError, GroupClosedError, WrongThreadError
-from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall, ReduceOp
+from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall, ReduceOp, _base
 from aiopg.group._arguments import check_expiration, check_name, check_place, check_timeout
 from aiopg.group._base import DEFAULT_TIMEOUT
 from aiopg.loops import LoopThread
@@ -36,15 +36,17 @@ FAILED_SECONDS = 0.7
 class StatelessGroup:
     """A group of processes, with calls that block: a drop-in for vLLM's `StatelessProcessGroup`.
 
-    The methods, their parameters, rules and errors are those of `AsyncStatelessGroup`; only `await` is gone. It runs
-    on an event loop of its own in a daemon thread, so it can be used from a plain script, from several threads at once
-    (each waits for its own call), and from inside a running event loop such as a notebook's (which it blocks).
+    The methods, their parameters, rules and errors are those of `AsyncStatelessGroup`; only `await` is gone. It has an
+    event loop of its own, which a daemon thread runs, or a caller while it waits; so it can be used from a plain
+    script, from several threads at once (each waits for its own call), and from inside a running event loop such as a
+    notebook's (which it blocks).
 
     Ctrl-C, or anything else that a signal handler raises, ends a waiting call; it is taken back as if it had timed
-    out, and the group stays usable. A program that ends without `close()` says goodbye all the same. In a forked child
-    every call raises `ForkError`, and `close()` does nothing; a call from the group's own loop thread (from a reduce
-    function, say) raises `WrongThreadError`; a call that waits while another thread closes the group raises
-    `GroupClosedError`.
+    out, and the group stays usable. A handler that returns lets the call wait on; it may call the group itself.
+
+    A program that ends without `close()` says goodbye all the same. In a forked child every call raises `ForkError`,
+    and `close()` does nothing; a call from the group's own loop (from a reduce function, say) raises
+    `WrongThreadError`; a call that waits while another thread closes the group raises `GroupClosedError`.
 
     As a context manager it joins on entry and leaves on exit; an exception that leaves the block aborts the group.
 
@@ -244,7 +246,7 @@ class StatelessGroup:
         return self._call(look)
 
     def close(self) -> None:
-        """See `AsyncStatelessGroup.close`; also ends the loop thread. Closing twice is fine."""
+        """See `AsyncStatelessGroup.close`; also ends the loop and its thread. Closing twice is fine."""
         if self._closed or self._is_forked:
             return  # in a forked child the group is the parent's, and goes on there
         self._check_thread()
@@ -351,6 +353,8 @@ class StatelessGroup:
         self._attach(LoopThread(name), owns_thread=True)
         try:
             self._group = self._run(make)
+            # A store on this loop serves the others all the time.
+            self._thread.lends = not self._group._leaves_last
         except BaseException:
             self._thread.stop(FAILED_SECONDS)
             raise
@@ -360,11 +364,13 @@ class StatelessGroup:
         self._thread = thread
         self._owns_thread = owns_thread
         self._pid = os.getpid()
+        self._forks = _base._forks
         self._closed = False
 
     def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run one call on the group, if it can be used from here."""
-        self._check_place()
+        if self._closed or self._forks != _base._forks or self._thread.is_current:
+            self._check_place()
         return self._run(make)
 
     def _check_place(self) -> None:
@@ -379,25 +385,19 @@ class StatelessGroup:
 
     def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the group's loop and wait for it."""
-        future: Future[T] = Future()
         try:
-            self._thread.start(make, future)
-            return future.result()
+            return self._thread.call(make)
         except CancelledError:
             raise GroupClosedError("the group was closed while this call waited") from None
-        finally:
-            # Ctrl-C, or another exception that a signal handler raised here: the call is taken back on the loop
-            # before anything that is called next begins there. A call that has ended is not touched by it.
-            future.cancel()
 
     @property
     def _is_forked(self) -> bool:
-        return self._pid != os.getpid()
+        return self._forks != _base._forks
 
     def _check_thread(self) -> None:
         if self._thread.is_current:
             raise WrongThreadError(
-                f"a blocking call on group {self._group.name!r} from its own loop thread would wait for itself; "
+                f"a blocking call on group {self._group.name!r} from its own event loop would wait for itself; "
                 "call it from another thread"
             )
 

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import pytest
 import pytest_asyncio
 
 from aiopg.address import Address
 from aiopg.client import take_road
+from aiopg.client._road import take_shortcut
 from aiopg.liveness import CLIENT_USER_TIMEOUT, KEEPALIVE_IDLE
+
+from .conftest import passes, sockets
+
+W = TypeVar("W", bound="Waiting")
 
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: what is closed so ends with a reset."""
+
+
+linux_only = pytest.mark.skipif(
+    sys.platform != "linux", reason="counts descriptors in /proc, and names sockets without files"
+)
 
 
 class Waiting(asyncio.Protocol):
@@ -46,14 +55,14 @@ class Aborting(Waiting):
         self.transport.abort()
 
 
-@pytest_asyncio.fixture(params=["tcp", "unix"])
+@pytest_asyncio.fixture(params=["tcp", "unix", pytest.param("shortcut", marks=linux_only)])
 async def listening(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[socket.socket]:
     """A listening socket; the kernel takes connections for it, nobody else does."""
     if request.param == "tcp":
         sock = socket.create_server(("127.0.0.1", 0))
     else:
         sock = socket.socket(socket.AF_UNIX)
-        sock.bind(str(tmp_path / "store"))
+        sock.bind(str(tmp_path / "store") if request.param == "unix" else b"\0aiopg test of roads %d" % os.getpid())
         sock.listen()
     with sock:
         sock.setblocking(False)
@@ -65,44 +74,30 @@ def _address(listening: socket.socket) -> Address:
     return Address(path=name) if isinstance(name, str) else Address(*name)
 
 
-def _sockets() -> int:
-    """How many sockets this process has open; raises what an object says that is collected and was not closed."""
-    gc.collect()
-    count = 0
-    for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
-        except FileNotFoundError:
-            pass  # that of the listing itself
-    return count
-
-
-async def _passes(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def _take(listening: socket.socket, protocol: type[W]) -> Coroutine[Any, Any, W]:
+    """The road to it, or the shortcut."""
+    name = listening.getsockname()
+    return take_shortcut(name, protocol) if isinstance(name, bytes) else take_road(_address(listening), protocol)
 
 
 @linux_only
 async def test_a_connection_lost_while_it_is_made_leaves_nothing_open(listening: socket.socket) -> None:
     """Descriptor and object go together: a socket object that outlived its descriptor would close somebody else's."""
-    before = _sockets()
-    made = await take_road(_address(listening), Aborting)
+    before = sockets()
+    made = await _take(listening, Aborting)
     await made.lost.wait()
     del made
-    await _passes(3)
-    assert _sockets() == before
+    await passes(3)
+    assert sockets() == before
 
 
 @linux_only
 async def test_a_connection_that_is_reset_at_once_leaves_nothing_open(listening: socket.socket) -> None:
     """The same where the other end does it, as a store does that is killed in that moment."""
     loop = asyncio.get_running_loop()
-    before = _sockets()
+    before = sockets()
     for _ in range(50):
-        going = asyncio.create_task(take_road(_address(listening), Waiting))
+        going = asyncio.create_task(_take(listening, Waiting))
         accepted, _ = await loop.sock_accept(listening)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         accepted.close()
@@ -114,18 +109,18 @@ async def test_a_connection_that_is_reset_at_once_leaves_nothing_open(listening:
         await made.lost.wait()
         del made
     del going
-    await _passes(3)
-    assert _sockets() == before
+    await passes(3)
+    assert sockets() == before
 
 
 @linux_only
 async def test_a_cancelled_attempt_leaves_nothing_open(listening: socket.socket) -> None:
     """Cancelled after each number of passes of the loop, until it is there before that."""
-    before = _sockets()
-    passes, done = 0, False
+    before = sockets()
+    count, done = 0, False
     while not done:
-        going = asyncio.create_task(take_road(_address(listening), Waiting))
-        await _passes(passes)
+        going = asyncio.create_task(_take(listening, Waiting))
+        await passes(count)
         going.cancel()
         try:
             made = await going
@@ -138,10 +133,10 @@ async def test_a_cancelled_attempt_leaves_nothing_open(listening: socket.socket)
             await made.lost.wait()
             del made
         del going
-        passes += 1
-        assert passes < 10_000
-    await _passes(3)
-    assert _sockets() == before
+        count += 1
+        assert count < 10_000
+    await passes(3)
+    assert sockets() == before
 
 
 async def test_the_kernel_is_asked_to_watch_the_other_end() -> None:

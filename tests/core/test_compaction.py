@@ -74,8 +74,8 @@ def test_what_makes_no_sense_is_damage_and_is_named() -> None:
     assert "cannot be replayed" in caught.value.reason
     with pytest.raises(JournalCorruptError, match="of snapshot: not a snapshot"):
         restore(b"bad", [good], LIMITS, ABOUT)
-    other = compacted(None, []).replace(b"\x94\x01", b"\x94\x02", 1)
-    with pytest.raises(UsageError, match="version 2"):
+    other = compacted(None, []).replace(b"\x94\x02", b"\x94\x03", 1)
+    with pytest.raises(UsageError, match="version 3"):
         restore(other, (), LIMITS, ABOUT)
 
 

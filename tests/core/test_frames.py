@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiopg._core.frames import PREFIX_HEAD_BYTES, RECEIVE_BUFFER, FrameReceiver, Received, body_size
+from aiopg._core.frames import (
+    PREFIX_HEAD_BYTES,
+    RECEIVE_BUFFER,
+    FrameReceiver,
+    Received,
+    body_size,
+    receive_buffer,
+)
 from aiopg._core.limits import Limits
 from aiopg.errors import ProtocolError
 
@@ -259,3 +266,34 @@ def test_damage_is_a_protocol_error_or_another_frame(noise: bytes, data: st.Data
         received([stream[:place] + noise + stream[place + len(noise) :]])
     except ProtocolError:
         pass
+
+
+@given(st.lists(FRAMES, min_size=2, max_size=4), st.data())
+@settings(max_examples=150, deadline=None, print_blob=True)
+def test_receivers_may_read_into_the_same_memory(streams: list[list[Plain]], data: st.DataObject) -> None:
+    """Chunks of several connections come in any order; what one has begun is not touched by the others."""
+    shared = receive_buffer()
+    receivers = [FrameReceiver(LIMITS, shared) for _ in streams]
+    left = [wire(*frames) for frames in streams]
+    got: list[list[Plain]] = [[] for _ in streams]
+    while any(left):
+        which = data.draw(st.sampled_from([which for which, stream in enumerate(left) if stream]))
+        window = receivers[which].window
+        count = data.draw(st.integers(1, min(len(left[which]), len(window))))
+        window[:count], left[which] = left[which][:count], left[which][count:]
+        one = receivers[which].lone_frame(count)
+        got[which] += plain(receivers[which].buffer_updated(count) if one is None else [one])
+        shared[:] = b"\xff" * len(shared)
+    assert got == streams
+
+
+def test_between_frames_a_receiver_holds_no_memory_of_its_own() -> None:
+    """Also when it has been in the middle of a small frame, of a head, and of a large body."""
+    shared = receive_buffer()
+    receiver = FrameReceiver(LIMITS, shared)
+    for size, first in ((300, 100), (300, 5), (2 * RECEIVE_BUFFER, 40), (2 * RECEIVE_BUFFER, 5)):
+        stream = wire((1, 0, 1, b"", b"x" * size))
+        assert receiver.receive_data(stream[:first]) == []
+        assert receiver.window.obj is not shared.obj
+        assert len(receiver.receive_data(stream[first:])) == 1
+        assert receiver.window.obj is shared.obj

@@ -41,6 +41,6 @@ def test_a_head_fits_the_receive_buffer() -> None:
 
 def test_a_body_fits_the_length_field() -> None:
     """A frame's body length is 32 bits."""
-    Limits(payload_bytes=4 * GIB - 1 - 4 * 8192)
+    Limits(payload_bytes=4 * GIB - 1 - 4 * 16384)
     with pytest.raises(ValueError, match="payload_bytes must be under 4 GiB"):
-        Limits(payload_bytes=4 * GIB - 4 * 8192)
+        Limits(payload_bytes=4 * GIB - 4 * 16384)

@@ -106,7 +106,7 @@ def drop_a_tombstone() -> AbstractContextManager[None]:
 def pop_before_await() -> AbstractContextManager[None]:
     """A message is taken out for a receiver that is woken, and lost if that is cancelled before it runs."""
 
-    async def wait(self: Incoming, call: Any, src: int) -> None:
+    async def wait(self: Incoming, call: Any) -> None:
         waiter = Waiter(self._calls.alarms)
         self._waiting.append(waiter)
         try:
@@ -118,11 +118,18 @@ def pop_before_await() -> AbstractContextManager[None]:
                 self._inbox.popleft()
             self._balance()
             if isinstance(error, DeadlinePassedError):
-                raise call.timed_out((), (src,)) from None
+                raise call.timed_out((), (self._src,)) from None
             raise
         self._waiting.remove(waiter)
 
-    return _patched(Incoming, _wait=wait)
+    def let_go(self: Incoming, request: Any) -> None:
+        if request.outcome is None:
+            request.then = self._bring_back
+            self._calls.cancel(request)
+        else:
+            self._under_way -= 1
+
+    return _patched(Incoming, _wait=wait, _let_go=let_go)
 
 
 def forget_a_wake_up() -> AbstractContextManager[None]:

@@ -173,6 +173,11 @@ class Engine:
         """Seats taken, in all groups."""
         return sum(len(seats) for seats in self._seats.values())
 
+    @property
+    def is_vacant(self) -> bool:
+        """Whether no seat is taken in any group."""
+        return not self._seats
+
     def describe(self, scope: Scope = ANY_GROUP) -> dict[str, object]:
         """State for people, plain values only; what may be seen in that scope."""
         seen = [incarnation for incarnation in self._groups if allows(scope, incarnation.name)]

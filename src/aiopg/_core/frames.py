@@ -14,7 +14,9 @@ does not fit that buffer is received straight into a buffer of its own size, so 
 kernel only.
 
 The receiver hands out the memory to read into (`window`) and is told how much was read (`buffer_updated`),
-which is how `asyncio.BufferedProtocol` reads; `receive_data` is the same for callers who hold bytes.
+which is how `asyncio.BufferedProtocol` reads; `receive_data` is the same for callers who hold bytes. Between frames
+that memory belongs to nobody in particular: thousands of receivers may share it (`receive_buffer`), and one that is in
+the middle of a frame takes what there is of it into memory of its own.
 
 Every message of every rank passes through here, between two switches of processes and so with cold caches: what
 counts is how few steps there are and how little memory they touch.
@@ -29,7 +31,7 @@ from typing import TypeAlias
 from aiopg._core.limits import Limits
 from aiopg.errors import ProtocolError
 
-__all__ = ["Body", "Buffer", "FrameReceiver", "Received", "body_size"]
+__all__ = ["Body", "Buffer", "FrameReceiver", "Received", "body_size", "receive_buffer"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Bytes nobody will change any more. A memoryview has format "B"."""
@@ -80,6 +82,15 @@ def body_size(body: Body) -> int:
     return sum(map(len, body))
 
 
+def receive_buffer() -> memoryview:
+    """Memory that any number of receivers may read into between their frames.
+
+    They must take turns: from taking `FrameReceiver.window` until `buffer_updated` has returned, no other one of them
+    is used.
+    """
+    return memoryview(bytearray(RECEIVE_BUFFER))
+
+
 class FrameReceiver:
     """Turns what a connection delivers into frames.
 
@@ -87,11 +98,13 @@ class FrameReceiver:
     frame ends and the next begins is no longer known.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, shared: memoryview | None = None) -> None:
+        """`shared`: a `receive_buffer` that others read into as well; if not given, this one has its own."""
         self._head_bytes = limits.head_bytes
         self.body_bytes = limits.body_bytes
         """The longest body allowed; may be changed between reads."""
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER))
+        self._shared = receive_buffer() if shared is None else shared
+        self._buffer = self._shared  # or, while a small frame is incomplete, memory of its own
         self._start = 0  # first byte not yet parsed
         self._end = 0  # first byte not yet filled
         self._head: tuple[int, int, int, bytes] | None = None  # of the large body under way
@@ -143,8 +156,7 @@ class FrameReceiver:
         if start != end:
             self._keep(start, end)
         elif self._end:
-            self._start = self._end = 0
-            self.window = buffer
+            self._between_frames()
         return frames
 
     def receive_data(self, data: Buffer) -> list[Received]:
@@ -173,7 +185,11 @@ class FrameReceiver:
             head_size, size = _unpack_lengths(self._buffer, start)
             if not PREFIX_HEAD_BYTES <= head_size <= self._head_bytes or size > self.body_bytes:
                 raise self._not_allowed(head_size, size)
-        if (start and end == len(self._buffer)) or start > RECEIVE_BUFFER // 2:
+        if self._buffer is self._shared:
+            self._buffer = receive_buffer()
+            self._buffer[:rest] = self._shared[start:end]
+            start = 0
+        elif (start and end == len(self._buffer)) or start > RECEIVE_BUFFER // 2:
             self._buffer[:rest] = bytes(self._buffer[start:end])
             start = 0
         self._start, self._end = start, start + rest
@@ -188,7 +204,7 @@ class FrameReceiver:
             self._body, self._mapping = memoryview(mapping), mapping
         self._filled = end - body_start
         self._body[: self._filled] = self._buffer[body_start:end]
-        self._start = self._end = 0
+        self._between_frames()
         self.window = self._body[self._filled : self._filled + READ_BYTES]
 
     def _body_updated(self, count: int) -> list[Received]:
@@ -204,5 +220,10 @@ class FrameReceiver:
         frame: Received = (*self._head, (self._body.toreadonly(),))
         self._head = self._mapping = None
         self._body = _NO_BODY
-        self.window = self._buffer
+        self.window = self._shared
         return [frame]
+
+    def _between_frames(self) -> None:
+        """Nothing is left unparsed in the buffer."""
+        self._start = self._end = 0
+        self._buffer = self.window = self._shared

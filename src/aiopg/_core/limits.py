@@ -57,7 +57,7 @@ class Limits:
     reason_bytes: int = 1 * KIB
     """Length of the text given to abort(); the rest is cut off."""
 
-    world_size: int = 8192
+    world_size: int = 16384
     """Ranks of one group."""
 
     groups: int = 4096
@@ -86,7 +86,7 @@ class Limits:
     handshake_seconds: float = 5.0
     """Time from accepting a connection to its first frame (NATS 2 + 2 s, sshd 120 s)."""
 
-    strangers: int = 4096
+    strangers: int = 16384
     """Connections that have not opened a session. Past it the oldest one is cut for the newest (sshd: 100)."""
 
     failed_logins: int = 10

@@ -15,7 +15,10 @@ VIEW_ABOVE = 64 * 1024
 """Parts of a body up to this size are copied out of it: a small copy is cheaper than a view of it."""
 
 JOIN_BELOW = 1024 * 1024
-"""Bodies up to this size are made one buffer once, for all ranks; of larger ones the ranks share the pieces."""
+"""Bodies up to this size are made one buffer once, for all ranks; of larger ones the ranks share the pieces, ..."""
+
+LARGE_PART = 16 * 1024
+"""... unless these are smaller than this: to write ten thousand pieces to each of ten thousand ranks takes minutes."""
 
 
 def join_parts(parts: list[Buffer]) -> Body:
@@ -24,9 +27,9 @@ def join_parts(parts: list[Buffer]) -> Body:
 
 
 def pack_parts(parts: list[Buffer]) -> Body:
-    """The same for a body that many ranks get: one buffer, unless it is large."""
+    """The same for a body that many ranks get: one buffer, unless its parts are large."""
     body = join_parts(parts)
-    return (b"".join(body),) if body_size(body) <= JOIN_BELOW else body
+    return (b"".join(body),) if body_size(body) <= max(JOIN_BELOW, LARGE_PART * len(parts)) else body
 
 
 class Parts(Sequence[Buffer]):

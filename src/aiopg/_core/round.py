@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiopg._core.frames import Buffer
@@ -39,7 +40,7 @@ class Arrival(Waiting):
     __slots__ = ("expires", "needs", "parts", "rank", "round")
 
     def __init__(
-        self, session: SessionId, command: Arrive, round: Round, rank: int, parts: list[Buffer], expires: float
+        self, session: SessionId, command: Arrive, round: Round, rank: int, parts: Sequence[Buffer], expires: float
     ) -> None:
         # As Waiting.__init__, without the call: one of these is made for every arrival.
         self.session = session
@@ -76,6 +77,7 @@ class Round:
         "number",
         "oldest",
         "rounds",
+        "settled",
         "signature",
         "tag",
         "told",
@@ -92,6 +94,7 @@ class Round:
         self.told: set[int] = set()  # ranks that had their answer or error
         self.error: AiopgError | None = None  # the outcome of all who come, once decided to be a failure
         self.expired: AiopgError | None = None  # why parts are no longer here
+        self.settled = 0  # the ranks below this one were told or are gone
         self.unconfirmed: set[int] = set()  # ranks answered whose acknowledgement a needer of ALL_TOLD awaits
         self.withdrawn: set[int] = set()  # ranks that had arrived and gave up
         self.bytes = 0

@@ -33,7 +33,7 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from aiopg._core.frames import Body, Buffer, body_size
@@ -102,7 +102,7 @@ class Rounds:
         _, _, tag, number, op, root, detail, _, pieces, _ = command
         key = (tag, number)
         signature = (op, root, detail)
-        parts = self._parts(command) if pieces else []
+        parts = self._parts(command) if pieces else ()
         round = self._rounds.get(key)
         if round is None:
             if len(self._rounds) + len(self._owed) >= self._limits.open_rounds:
@@ -131,18 +131,20 @@ class Rounds:
             self._drop_parts(arrival)
         elif signature != round.signature:
             self._mismatch(round, rank, Signature(*signature))
-        else:
+        elif arrival.needs < Needs.ALL or rank == root or self.gone or round.expired:
             self._settle(round, arrival)
+        elif len(round.arrivals) == self.world_size:
+            self._complete(round)
         if len(round.told) + len(self.gone) >= self.world_size:
             self._free_if_done(round)
 
-    def _parts(self, command: Arrive) -> list[Buffer]:
+    def _parts(self, command: Arrive) -> Sequence[Buffer]:
         if command.pieces == 1:
             body = command.body
-            return [body[0] if len(body) == 1 else b"".join(body)]
+            return body if len(body) == 1 else (b"".join(body),)
         if command.pieces != self.world_size:
             raise ProtocolError(f"{command.pieces} parts for {self.world_size} ranks")
-        return list(split_parts(command.body, command.pieces))
+        return split_parts(command.body, command.pieces)
 
     def _settle(self, round: Round, arrival: Arrival) -> None:
         """Answer everybody whom this arrival completes, itself included."""
@@ -150,27 +152,30 @@ class Rounds:
         if needs == Needs.NOTHING:
             self._answer(arrival, ())
         elif needs == Needs.ROOT and arrival.rank != root:
-            self._settle_needer(round, arrival, [root])
+            self._settle_needer(round, arrival, root)
         if arrival.rank == root:
             for other in round.arrivals.values():
                 if other.needs == Needs.ROOT and other.rank not in round.told:
-                    self._settle_needer(round, other, [root])
+                    self._settle_needer(round, other, root)
         if len(round.arrivals) == self.world_size:
             self._complete(round)
         elif needs >= Needs.ALL and (self.gone or round.expired):
-            self._settle_needer(round, arrival, range(self.world_size))
+            self._fail_needer(round, arrival, sorted(rank for rank in self.gone if rank not in round.arrivals))
 
-    def _settle_needer(self, round: Round, arrival: Arrival, needed: list[int] | range) -> None:
-        """Answer a needer if the ranks it needs are there, fail it if they can no longer come."""
-        missing = [rank for rank in needed if rank not in round.arrivals]
-        lost = [rank for rank in missing if rank in self.gone]
+    def _settle_needer(self, round: Round, arrival: Arrival, root: int) -> None:
+        """Answer a needer of the root's part if it is there, fail it if it can no longer come."""
+        if round.expired is not None or root not in round.arrivals:
+            self._fail_needer(round, arrival, [root] if root in self.gone else [])
+        else:
+            part = round.arrivals[root].part_for(arrival.rank)
+            self._answer(arrival, (part,) if part else ())
+
+    def _fail_needer(self, round: Round, arrival: Arrival, lost: list[int]) -> None:
+        """Fail an arrival whose needs cannot be met: what it needs has expired, or ranks are `lost` that it needs."""
         if round.expired is not None:
             self._fail([arrival], round.expired)
         elif lost:
             self._fail([arrival], PeerLostError(self._group, lost, self.gone[lost[0]].reason))
-        elif not missing:
-            part = round.arrivals[needed[0]].part_for(arrival.rank)
-            self._answer(arrival, (part,) if part else ())
 
     def _complete(self, round: Round) -> None:
         """Every rank is there: answer all who need all."""
@@ -286,7 +291,8 @@ class Rounds:
         for owed in [key for key in self._owed if key[1] == rank]:
             del self._owed[owed]
         for round in list(self._rounds.values()):
-            if rank not in round.arrivals:
+            # Those that all were told are many when thousands leave, and nobody waits in them.
+            if rank not in round.arrivals and len(round.told) < len(round.arrivals):
                 rooted = round.signature.root == rank
                 needers = [a for a in round.waiting() if a.needs >= Needs.ALL or (rooted and a.needs == Needs.ROOT)]
                 self._fail(needers, error)
@@ -318,13 +324,18 @@ class Rounds:
 
     def _drop_parts(self, arrival: Arrival) -> None:
         size = sum(map(len, arrival.parts))
-        arrival.parts = []
+        arrival.parts = ()
         arrival.round.bytes -= size
         self.bytes -= size
 
     def _is_awaited(self, round: Round) -> bool:
         """Whether a rank that can still come was not told."""
-        return len(round.told | self.gone.keys()) < self.world_size
+        # Who was told or is gone stays so: what was passed over once need not be looked at again.
+        rank = round.settled
+        while rank < self.world_size and (rank in round.told or rank in self.gone):
+            rank += 1
+        round.settled = rank
+        return rank < self.world_size
 
     def _free_if_done(self, round: Round) -> None:
         # A round may be gone already, and even its number be in use again.

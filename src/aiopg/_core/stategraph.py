@@ -32,7 +32,7 @@ from aiopg.errors import AiopgError, Outcome, ProtocolError, UsageError
 
 __all__ = ["VERSION", "dump", "load"]
 
-VERSION = 1
+VERSION = 2
 """Of the graph's classes and their attributes. A snapshot of another version is refused, never guessed at."""
 
 _CLASSES: tuple[type[Any], ...] = (

@@ -28,7 +28,7 @@ from aiopg._core import messages as m
 from aiopg._core.frames import JOIN_BELOW, LENGTHS_BYTES, PREFIX_CODES, PREFIX_HEAD_BYTES, Body, Buffer, Received
 from aiopg.errors import ProtocolError, UsageError
 
-__all__ = ["decode_message", "encode_message"]
+__all__ = ["DECODERS", "UNREADABLE", "decode_message", "encode_message", "unreadable"]
 
 _TAG = object()
 _OP = object()
@@ -101,12 +101,16 @@ def decode_message(received: Received) -> m.Message:
     """The message of a frame. Raises `ProtocolError` if its head is none that `encode_message` makes."""
     _, _, kind, fields, body = received
     try:
-        return _DECODE[kind](fields, body)
-    except KeyError:
-        raise ProtocolError(f"no message has kind {kind}") from None
-    except (struct.error, IndexError) as error:
-        name = _WIRE[kind][0].__name__
-        raise ProtocolError(f"a head of {len(fields)} bytes is none of a {name}: {error}") from error
+        return DECODERS[kind](fields, body)
+    except UNREADABLE as error:
+        raise unreadable(kind, fields, error) from None
+
+
+def unreadable(kind: int, fields: bytes, error: Exception) -> ProtocolError:
+    """What is to be raised when a decoder raised one of `UNREADABLE`."""
+    if kind not in _WIRE:
+        return ProtocolError(f"no message has kind {kind}")
+    return ProtocolError(f"a head of {len(fields)} bytes is none of a {_WIRE[kind][0].__name__}: {error}")
 
 
 # ---------------------------------------------------------------------------------- one codec for each message
@@ -265,6 +269,8 @@ def _codec(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Enco
 
 
 _ENCODE: dict[type[Any], _Encode] = {}
-_DECODE: dict[int, _Decode] = {}
+DECODERS: dict[int, _Decode] = {}
+"""`decode_message` in parts, for who cannot pay for a call more: by kind; each may raise `UNREADABLE` too."""
+UNREADABLE = (KeyError, struct.error, IndexError)
 for _kind, (_cls, _fields) in _WIRE.items():
-    _ENCODE[_cls], _DECODE[_kind] = _codec(_kind, _cls, _fields)
+    _ENCODE[_cls], DECODERS[_kind] = _codec(_kind, _cls, _fields)

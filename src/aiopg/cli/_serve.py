@@ -13,6 +13,7 @@ import anyio
 
 from aiopg.errors import AddressInUseError, JournalCorruptError, StoreUnreachableError, UsageError
 from aiopg.server import StoreServer
+from aiopg.server.collecting import collect_seldom
 from aiopg.server.descriptors import raise_limit
 from aiopg.tls import Tls
 from aiopg.tokens import read_tokens
@@ -61,6 +62,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
 async def serve(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     raise_limit()
+    collect_seldom()
     # The path goes into a URL, which knows no working directory.
     path = None if options.unix is None else str(Path.cwd() / options.unix)
     heeded = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if options.token_file is not None else [])

@@ -11,6 +11,7 @@ patience ends.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import secrets
 from collections.abc import Callable
@@ -22,11 +23,14 @@ from aiopg._core.messages import Command, Event, Open, Opened
 from aiopg._core.session import Session
 from aiopg.address import Address
 from aiopg.client._connection import ClientConnection, SessionOverError
-from aiopg.client._road import Road
+from aiopg.client._road import Road, take_shortcut
+from aiopg.commons import Commons
 from aiopg.errors import AuthenticationError, ProtocolError
 from aiopg.processes import own_identity
 
 __all__ = ["Client", "Send"]
+
+logger = logging.getLogger("aiopg.client")
 
 Send: TypeAlias = Callable[[Command], object]
 
@@ -40,6 +44,10 @@ LAST_SECONDS = 0.02
 
 ATTEMPT_SECONDS = 5.0
 """How long one attempt may take; what does not answer by then may answer the next one."""
+
+SHORTCUT_SECONDS = 2.0
+"""For so long a shortcut is tried, while the connection that showed it waits; less than a store waits with it
+(`Limits.handshake_seconds`), and than an attempt takes."""
 
 
 class Client:
@@ -58,6 +66,8 @@ class Client:
         self.pid = 0
         """Process of the store; 0 until opened."""
         self.streams = Session(limits)
+        self.commons = Commons()
+        """Of its connections, one after another."""
         self.on_event: Callable[[Event], None] = _nobody_listens
         self.on_lost: Callable[[str], None] = _nobody_listens
         self.on_route: Callable[[Send], None] = _nobody_listens
@@ -157,6 +167,7 @@ class Client:
         if connection is not self._connection:
             return  # an attempt that failed: whoever made it knows
         self._connection = None
+        self.commons.forgive()
         self.on_route(self.route)
         if self._over:
             return
@@ -169,7 +180,7 @@ class Client:
 
     async def _connect(self) -> None:
         self._attempt += 1
-        made: list[ClientConnection] = []  # one for each address that was tried
+        made: list[ClientConnection] = []  # one for each address that was tried, and that of the shortcut
 
         def make() -> ClientConnection:
             made.append(ClientConnection(self, self._limits, secrets.token_bytes(32)))
@@ -177,6 +188,9 @@ class Client:
 
         try:
             connection = await self._road(self.address, make)
+            await connection.wait_welcome()
+            connection = await self._nearer(connection, make)
+            connection.ask_to_open()
             await connection.wait_open()
         except BaseException:
             # Also where the loop has not handed it out yet: uvloop, cancelled in the moment in which a TLS handshake is
@@ -184,6 +198,26 @@ class Client:
             for begun in made:
                 begun.cut("the handshake was not finished")
             raise
+
+    async def _nearer(self, connection: ClientConnection, make: Callable[[], ClientConnection]) -> ClientConnection:
+        """This connection, which was welcomed; or one by the shortcut that it shows, which was welcomed too."""
+        name = connection.shortcut
+        if name is None:
+            return connection
+        nearer: ClientConnection | None = None
+        try:
+            async with asyncio.timeout(SHORTCUT_SECONDS):
+                nearer = await take_shortcut(name, make)
+                await nearer.wait_welcome()
+            if nearer.epoch != connection.epoch:
+                raise ProtocolError("another store answers there")
+        except (OSError, ProtocolError, AuthenticationError, SessionOverError) as error:
+            logger.debug("%s stays on TCP, its unix socket was tried: %r", self.address, error)
+            if nearer is not None:
+                nearer.cut("the session goes over TCP")
+            return connection
+        connection.finish("the session goes over a unix socket")
+        return nearer
 
     def _begin_to_come_again(self, why: str) -> None:
         self._coming_again = asyncio.create_task(self._come_again(why), name=f"aiopg resume {self.address}")

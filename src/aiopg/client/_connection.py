@@ -12,6 +12,7 @@ from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Failed, Goodbye, Message, Opened, Withdrawn
 from aiopg.errors import AuthenticationError, ProtocolError
 from aiopg.link import Link
+from aiopg.shortcut import shortcut_from
 from aiopg.tls import channel_binding
 
 if TYPE_CHECKING:
@@ -40,20 +41,33 @@ class CertificateRefusedError(ConnectionError):
 
 
 class ClientConnection(Link):
-    """Handshake, then events in; the commands go out through `Link.send`."""
+    """Handshake, then events in; the commands go out through `Link.send`.
+
+    When both ends have greeted each other and logged in (`wait_welcome`) the handshake waits for `ask_to_open`: until
+    then whoever made the connection may prefer another one.
+    """
 
     def __init__(self, client: Client, limits: Limits, nonce: bytes) -> None:
-        super().__init__(limits)
+        super().__init__(limits, client.commons)
         self._client = client
         self._hello = pack_hello(nonce)
         self._welcome = b""
         self._has_tls = False
+        self._is_unix = False
         self._proof_awaited = b""  # what the store must say to prove that it knows the token
+        self._welcomed = asyncio.Event()  # greeted and logged in, or never going to be
+        self._has_asked = False
         self._settled = asyncio.Event()  # open, or never going to be
         self._why_not_open: Exception | None = None
 
+    async def wait_welcome(self) -> None:
+        """Wait until a session can be asked for (`ask_to_open`). Raises as `wait_open` does."""
+        await self._welcomed.wait()
+        if self._why_not_open is not None:
+            raise self._why_not_open
+
     async def wait_open(self) -> None:
-        """Wait until the session goes over this connection.
+        """Wait until the session goes over this connection, which `ask_to_open` asks for.
 
         Raises:
             SessionOverError: the store says that the session is over, or refuses to open one.
@@ -65,9 +79,29 @@ class ClientConnection(Link):
         if self._why_not_open is not None:
             raise self._why_not_open
 
+    @property
+    def epoch(self) -> bytes:
+        """That of the store, once welcomed."""
+        return parse_welcome(self._welcome).epoch
+
+    @property
+    def shortcut(self) -> bytes | None:
+        """Once welcomed: name of a unix socket by which the store may be found too; None if there is none to try."""
+        return shortcut_from(self._transport, self.epoch) if self._transport is not None else None
+
+    def ask_to_open(self) -> None:
+        """Once welcomed: open the session over this connection, or go on with it. `wait_open` tells what came of it."""
+        self._has_asked = True
+        try:
+            self.send_aside(self._client.opening(self._hello, self._welcome))
+        except SessionOverError as error:
+            self._why_not_open = error
+            self.finish(str(error))
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._has_tls = transport.get_extra_info("ssl_object") is not None
+        self._is_unix = isinstance(transport.get_extra_info("peername"), str | bytes)
         self.write((self._hello,))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -93,22 +127,15 @@ class ClientConnection(Link):
             # A store that knows no token cannot prove that it is the right one.
             self._refuse("this member has a token, and the store asks for none")
         else:
-            self._ask_to_open()
+            self._welcomed.set()
 
     def login_received(self, data: bytes) -> None:
         if hmac.compare_digest(data, self._proof_awaited):
-            self._ask_to_open()
+            self._welcomed.set()
         elif data == REFUSED_LOGIN:
             self._refuse("the store refuses this member's token")
         else:
             self._refuse("this member refuses the store: it does not prove that it knows the token")
-
-    def _ask_to_open(self) -> None:
-        try:
-            self.send_aside(self._client.opening(self._hello, self._welcome))
-        except SessionOverError as error:
-            self._why_not_open = error
-            self.finish(str(error))
 
     def _refuse(self, why: str) -> None:
         self._why_not_open = AuthenticationError(str(self._client.address), why)
@@ -119,7 +146,7 @@ class ClientConnection(Link):
             self._why_not_open = SessionOverError(message.reason)
             self.finish(message.reason)
             return
-        if type(message) is not Opened:
+        if type(message) is not Opened or not self._has_asked:
             raise ProtocolError("a store answers Open with Opened")
         self._client.opened(self, message)
         self._settled.set()
@@ -155,7 +182,7 @@ class ClientConnection(Link):
         super().protocol_broken(error)
 
     def closed(self, reason: str, final: bool) -> None:
-        if self._welcome or self._client.address.path:
+        if self._welcome or self._is_unix:
             pass
         elif self._has_tls:
             self._why_not_open = self._why_not_open or CertificateRefusedError(CERTIFICATE_REFUSED)
@@ -163,5 +190,6 @@ class ClientConnection(Link):
             reason += ", before it said a word (a store with TLS needs ssl=)"
         # Also where it has just been opened: whoever waits in wait_open() has not seen it open yet.
         self._why_not_open = self._why_not_open or ConnectionError(reason)
+        self._welcomed.set()
         self._settled.set()
         self._client.connection_closed(self, reason, final)

@@ -11,9 +11,10 @@ from typing import Protocol, TypeVar
 
 from aiopg.address import Address
 from aiopg.liveness import keep_alive, limit_unanswered
+from aiopg.processes import is_stranger
 from aiopg.tls import SHUTDOWN_SECONDS
 
-__all__ = ["Road", "take_road"]
+__all__ = ["Road", "take_road", "take_shortcut"]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -65,6 +66,42 @@ async def take_road(address: Address, protocol: Callable[[], P], tls: ssl.SSLCon
         return made
     assert last is not None
     raise last
+
+
+async def take_shortcut(name: bytes, protocol: Callable[[], P]) -> P:
+    """Connect to a unix socket by its name in Linux' abstract namespace, and give the connection to a new protocol.
+
+    Cancelling leaves no connection behind. Raises `OSError`, `PermissionError` where another user listens there.
+    """
+    loop = asyncio.get_running_loop()
+    # Made here, as uvloop hands names to C, where they end at the first NUL.
+    sock = _call(name)
+    # uvloop closes the descriptor of a connection that it loses before it has the object too: see take_road.
+    loses = not isinstance(loop, asyncio.BaseEventLoop)
+    try:
+        transport, made = await loop.create_unix_connection(protocol, sock=sock)
+    except BaseException:
+        if loses:
+            sock.detach()
+        raise
+    if loses and transport.is_closing():
+        sock.detach()
+    return made
+
+
+def _call(name: bytes) -> socket.socket:
+    """A non-blocking socket that is connected there. Raises as `take_shortcut` does."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # At once or never: EAGAIN says that too many wait there, and loop.sock_connect would take it for progress.
+        sock.connect(name)
+        if is_stranger(sock):
+            raise PermissionError(errno.EPERM, "another user listens there")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _ask_the_kernel(transport: asyncio.Transport) -> None:

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -114,6 +114,9 @@ class GroupBase:
         self.broadcast_recv_src_counter = dict.fromkeys(range(world_size), 0)
         self.entries: deque[tuple[str, float]] = deque(maxlen=RECENT_ENTRIES)
         self._codec: Codec = codec if codec is not None else MsgpackCodec()
+        self._encode: Callable[[object], Buffer] = self._encode_flat
+        if type(self._codec) is MsgpackCodec:
+            self._encode = self._codec.encode  # which gives bytes
         self._bulk_codec = self._codec if isinstance(self._codec, BulkCodec) else None
         self._encode_large = self._codec.encode_large if isinstance(self._codec, LargeCodec) else self._codec.encode
         self._aside = Aside()
@@ -355,7 +358,7 @@ class GroupBase:
             if size > self._payload_bytes:
                 raise PayloadTooLargeError(size, self._payload_bytes)
 
-    def _encode(self, obj: object) -> Buffer:
+    def _encode_flat(self, obj: object) -> Buffer:
         payload = self._codec.encode(obj)
         return payload.cast("B") if isinstance(payload, memoryview) else payload
 

@@ -15,7 +15,7 @@ from aiopg._core.session import Session
 from aiopg.errors import AiopgError, ProtocolError
 from aiopg.link import Link
 from aiopg.liveness import is_vanished
-from aiopg.server._exposure import is_stranger
+from aiopg.processes import is_stranger
 from aiopg.tls import channel_binding
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class ServerConnection(Link):
     """Handshake, then commands in and events out."""
 
     def __init__(self, sessions: Sessions) -> None:
-        super().__init__(sessions.limits)
+        super().__init__(sessions.limits, sessions.commons)
         self._sessions = sessions
         self._hello = b""
         self._welcome = b""

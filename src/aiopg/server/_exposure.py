@@ -9,21 +9,15 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import socket
-import struct
-import sys
 
 from aiopg.address import Address
 from aiopg.errors import UsageError
 
-__all__ = ["check_exposure", "is_stranger", "keep_private"]
+__all__ = ["check_exposure", "keep_private"]
 
 logger = logging.getLogger("aiopg.server")
 
 VARIABLE = "AIOPG_INSECURE"
-
-_CREDENTIALS = struct.Struct("3i")
-"""Linux' `struct ucred`: process, user, group."""
 
 
 def check_exposure(
@@ -56,14 +50,3 @@ def check_exposure(
 def keep_private(path: str) -> None:
     """A socket's file that only this user (and root) can connect to. Before it listens, so that there is no gap."""
     os.chmod(path, 0o600)
-
-
-def is_stranger(sock: socket.socket) -> bool:
-    """Whether the other end of a unix socket belongs to another user than this process, and not to root.
-
-    Linux only; elsewhere the file's permissions are all there is.
-    """
-    if sys.platform != "linux":
-        return False
-    _, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return user not in (0, os.geteuid())

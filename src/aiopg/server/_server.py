@@ -19,7 +19,8 @@ from aiopg.errors import GroupClosedError, UsageError
 from aiopg.liveness import keep_alive
 from aiopg.server._exposure import check_exposure
 from aiopg.server._sessions import Sessions
-from aiopg.server.listen import BACKLOG, address_of, bind
+from aiopg.server.listen import BACKLOG, address_of, bind, bind_name
+from aiopg.shortcut import is_possible, shortcut_to
 from aiopg.tls import SHUTDOWN_SECONDS, Encryption, server_context
 from aiopg.tokens import Tokens, accepted_tokens
 
@@ -50,6 +51,9 @@ class StoreServer:
     themselves and notice nothing. When the journal has grown long, a child process makes a snapshot of it, for which it
     needs as much memory as the server, and a core, for a while. If it finds the files damaged, that is logged as an
     error: the server goes on, and cannot be started again from these files.
+
+    On Linux a store that listens on TCP without TLS has a unix socket too, without a file, to which members on its host
+    move by themselves (`aiopg.shortcut`).
 
     Args:
         host: address to listen on, exactly; a name must resolve to an address of this host.
@@ -93,7 +97,7 @@ class StoreServer:
         self._asked = Address(path=os.path.abspath(path)) if path is not None else Address(host, port)
         self._socket = listen_socket
         self._bound: Address | None = None
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []  # that of its address, and that of the shortcut to it
         self._about = {"pid": self.pid}
         self._exchange = Exchange(self.limits, self._about)
         self._sessions: Sessions | None = None
@@ -126,7 +130,7 @@ class StoreServer:
             UsageError: another server has the journal open, or the directory holds something else.
             OSError: the journal cannot be read or written.
         """
-        if self._listener is not None or self._closed:
+        if self._listeners or self._closed:
             raise GroupClosedError("a StoreServer is started once")
         sock = self._socket = self._socket or await bind(self._asked)
         self._bound = address_of(sock)
@@ -148,11 +152,11 @@ class StoreServer:
             raise
         try:
             # In two steps, so that a cancellation in between finds something to close.
-            self._listener = await self._listen(sock, sessions)
-            await self._listener.start_serving()
+            await self._listen(sock, sessions)
+            for listener in self._listeners:
+                await listener.start_serving()
         except BaseException:
-            if self._listener is not None:
-                self._listener.close()
+            self._stop_listening()
             sock.close()
             sessions.close("the store did not start")
             if self._journal is not None:
@@ -160,21 +164,47 @@ class StoreServer:
             raise
         logger.info("serving on %s", self._bound)
 
-    async def _listen(self, sock: socket.socket, sessions: Sessions) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
+    async def _listen(self, sock: socket.socket, sessions: Sessions) -> None:
+        """Make the listeners, which do not serve yet."""
         if sock.family == socket.AF_UNIX:
-            return await loop.create_unix_server(sessions.accept, sock=sock, backlog=BACKLOG, start_serving=False)
-        if self._tls is None:
-            return await loop.create_server(sessions.accept, sock=sock, backlog=BACKLOG, start_serving=False)
-        return await loop.create_server(
+            await self._listen_unix(sock, sessions)
+            return
+        tls, seconds = self._tls, self.limits.handshake_seconds
+        listener = await asyncio.get_running_loop().create_server(
             sessions.accept,
             sock=sock,
             backlog=BACKLOG,
-            ssl=self._tls,
-            ssl_handshake_timeout=self.limits.handshake_seconds,
-            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+            ssl=tls,
+            ssl_handshake_timeout=seconds if tls is not None else None,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS if tls is not None else None,
             start_serving=False,
         )
+        self._listeners.append(listener)
+        if tls is None and is_possible():
+            await self._listen_nearby(sock.getsockname()[1], sessions)
+
+    async def _listen_nearby(self, port: int, sessions: Sessions) -> None:
+        """Make the listener of the shortcut, if it can be had."""
+        try:
+            sock = bind_name(shortcut_to(sessions.epoch, port))
+        except OSError as error:
+            logger.info("members on this host stay on TCP, as there is no unix socket for them: %s", error)
+            return
+        try:
+            await self._listen_unix(sock, sessions)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _listen_unix(self, sock: socket.socket, sessions: Sessions) -> None:
+        listener = await asyncio.get_running_loop().create_unix_server(
+            sessions.accept, sock=sock, backlog=BACKLOG, start_serving=False
+        )
+        self._listeners.append(listener)
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
 
     def begin(self, journal: Journal | None = None) -> Sessions:
         """Be a store on the running loop without listening anywhere: whoever calls this brings the connections.
@@ -227,8 +257,7 @@ class StoreServer:
 
     def _journal_failed(self, error: OSError) -> None:
         logger.error("the journal in %s cannot be written, so nothing more is promised: %s", self._directory, error)
-        if self._listener is not None:
-            self._listener.close()
+        self._stop_listening()
         if self._sessions is not None:
             self._sessions.give_up(f"the store's journal cannot be written: {error}")
         self.failed.set()
@@ -238,9 +267,9 @@ class StoreServer:
         if self._closed:
             return
         self._closed = True
-        if self._listener is not None:
-            await _stop_accepting(self._listener)
-            self._listener.close()
+        if self._listeners:
+            await _stop_accepting(self._listeners)
+            self._stop_listening()
         if self._sessions is not None:
             self._sessions.close("the store was closed")
         elif self._socket is not None:
@@ -252,8 +281,8 @@ class StoreServer:
                 pass  # somebody tidied up before us
         if self._sessions is not None:
             await self._sessions.wait_closed()
-        if self._listener is not None:
-            await self._listener.wait_closed()
+        for listener in self._listeners:
+            await listener.wait_closed()
         if self._journal is not None:
             await self._journal.close()
 
@@ -264,7 +293,7 @@ class StoreServer:
     async def wait_vacated(self) -> None:
         """Wait until there is no member; at once if there is none."""
         vacated = self._started().vacated
-        while self._exchange.engine.members:
+        while not self._exchange.engine.is_vacant:
             vacated.clear()
             await vacated.wait()
 
@@ -294,13 +323,14 @@ class StoreServer:
         await self.close()
 
 
-async def _stop_accepting(listener: asyncio.Server) -> None:
+async def _stop_accepting(listeners: list[asyncio.Server]) -> None:
     """Take no more connections, and make those that are accepted.
 
     asyncio (3.11) leaves one open for ever that it has accepted and not yet made when its listener is closed: making it
     fails then, and nobody has it. uvloop makes them as it accepts them, and has no reader to remove.
     """
-    for listening in listener.sockets:
-        asyncio.get_running_loop().remove_reader(listening.fileno())
+    for listener in listeners:
+        for listening in listener.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
     for _ in range(ACCEPT_PASSES):
         await asyncio.sleep(0)

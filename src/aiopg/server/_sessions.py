@@ -17,6 +17,7 @@ import hmac
 import logging
 import os
 import secrets
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +25,7 @@ from aiopg._core.exchange import Exchange, Line
 from aiopg._core.handshake import resume_proof
 from aiopg._core.limits import Limits
 from aiopg._core.messages import COMMANDS, Cancel, Join, Leave, Message, Open, Opened, Vacate
+from aiopg.commons import Commons
 from aiopg.errors import ProtocolError
 from aiopg.liveness import SWEEP_SECONDS, LateSweep
 from aiopg.processes import ProcessIdentity, ProcessWatch
@@ -55,6 +57,11 @@ HOW_SECONDS = 0.05
 LAST_WORDS_SECONDS = 0.2
 """A process that ended has sent nothing since; what it sent before is read by then."""
 
+LOOKED_AT = 100
+LOOK_SECONDS = 0.01
+"""A sweep asks the kernel about so many connections at once, which takes it less than a millisecond, and then pauses:
+16,384 of them are done in 2 s."""
+
 LATE_SECONDS = 1.0
 """A timer that rings so late says that this process did not run: a member may have come again and not be heard yet."""
 
@@ -82,6 +89,7 @@ class Sessions:
         self.vacated = asyncio.Event()
         """There may be no member now."""
         self._loop = asyncio.get_running_loop()
+        self.commons = Commons()
         self.doorkeeper = Doorkeeper(limits, tokens, self._loop.time)
         self._now = scribe.now if scribe is not None else self._loop.time
         self._members: dict[bytes, ServerSession] = {}
@@ -92,6 +100,7 @@ class Sessions:
         self._late = LateSweep(self._loop.time(), SWEEP_SECONDS, SWEEP_SECONDS)
         self._tick_timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._look_timer: asyncio.TimerHandle | None = None
         for line in exchange.lines.values():
             self._expect(line)
 
@@ -109,6 +118,8 @@ class Sessions:
         """End every connection, and every session: but those that are in a journal may go on at the next start."""
         self._tick_timer.cancel()
         self._sweep_timer.cancel()
+        if self._look_timer is not None:
+            self._look_timer.cancel()
         self._processes.close()
         if self._scribe is not None:
             self._scribe.stop()
@@ -122,6 +133,7 @@ class Sessions:
             else:
                 connection.member = None
                 connection.finish(reason)
+        self.commons.forgive()
 
     def give_up(self, reason: str) -> None:
         """The journal cannot be written any more: the same, and nothing that waits for it ever leaves."""
@@ -320,7 +332,7 @@ class Sessions:
                 self._end(session, "it does not take what is sent to it (outbox_frames, output_bytes)")
 
     def _note_vacancy(self) -> None:
-        if not self.exchange.engine.members:
+        if self.exchange.engine.is_vacant:
             self.vacated.set()
 
     def _tick(self) -> None:
@@ -335,6 +347,14 @@ class Sessions:
     def _sweep(self) -> None:
         """Cut the connections at whose other end nobody is, says the kernel."""
         if self._late.may_judge(self._loop.time()):
-            for connection in [connection for connection in self._connections if connection.is_vanished]:
-                connection.cut("its host does not answer")
+            self._look_at(deque(self._connections))
         self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _look_at(self, connections: deque[ServerConnection]) -> None:
+        """A few at a time: to ask for ten thousand takes longer than any call of a member may be held up."""
+        for _ in range(min(LOOKED_AT, len(connections))):
+            connection = connections.popleft()
+            if connection.is_vanished:
+                connection.cut("its host does not answer")
+        if connections:
+            self._look_timer = self._loop.call_later(LOOK_SECONDS, self._look_at, connections)

@@ -21,6 +21,7 @@ import anyio
 
 from aiopg.loops import fast_loop
 from aiopg.server._server import StoreServer
+from aiopg.server.collecting import collect_seldom
 from aiopg.server.descriptors import raise_limit
 
 FIRST_MEMBER_SECONDS = 60.0
@@ -61,6 +62,7 @@ def main() -> None:
         os._exit(0)
     os.setsid()
     raise_limit()
+    collect_seldom()
     listen_socket = socket.socket(fileno=listen_fd)
     listen_socket.setblocking(False)
     with asyncio.Runner(loop_factory=fast_loop()) as runner:

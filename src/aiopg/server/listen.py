@@ -11,7 +11,7 @@ from aiopg.address import Address
 from aiopg.errors import AddressInUseError, StoreUnreachableError
 from aiopg.server._exposure import keep_private
 
-__all__ = ["BACKLOG", "address_of", "bind"]
+__all__ = ["BACKLOG", "address_of", "bind", "bind_name"]
 
 BACKLOG = 4096
 """Connections the kernel completes before they are accepted. With asyncio's default of 100 a burst of a thousand
@@ -54,6 +54,19 @@ def _listen(family: int, target: object, name: str) -> socket.socket:
             what = "a socket file is there already" if family == socket.AF_UNIX else "another program listens there"
             raise AddressInUseError(name, what) from error
         raise StoreUnreachableError(name, f"cannot listen there: {error.strerror or error}") from error
+    return sock
+
+
+def bind_name(name: bytes) -> socket.socket:
+    """A non-blocking listening unix socket by this name in Linux' abstract namespace. Raises `OSError`."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(name)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

@@ -16,7 +16,6 @@ from aiopg._core.messages import (
     Needs,
     Put,
     Tag,
-    Take,
     TakeBack,
     Watch,
     Withdrawn,
@@ -116,15 +115,16 @@ class EngineMember(Member):
             incoming = self._open_incoming(src, call.tag)
         if self._calls.gate.full or self._calls.line:
             await self._calls.find_room(call)
-        return _joined(await incoming.take(call, src))
+        return _joined(await incoming.take(call))
 
     def give_back(self, src: int, tag: Tag, payload: Buffer) -> None:
         (self._incoming.get((src, tag)) or self._open_incoming(src, tag)).give_back((payload,))
 
     def _open_incoming(self, src: int, tag: Tag) -> Incoming:
         mailbox = (src, tag)
-        ask = (Take, self._seat, src, tag)
-        incoming = self._incoming[mailbox] = Incoming(self._calls, ask, lambda: self._drop_incoming(mailbox))
+        fields = (self._seat, src, tag, ())
+        incoming = Incoming(self._calls, src, fields, lambda: self._drop_incoming(mailbox))
+        self._incoming[mailbox] = incoming
         return incoming
 
     def _drop_incoming(self, mailbox: tuple[int, Tag]) -> None:
@@ -160,7 +160,9 @@ class EngineMember(Member):
             await self._learn_facts(call, key, arrival)
         outcome = arrival.outcome
         result = outcome.body if type(outcome) is Answer else arrival.result()
-        return self._parts(result, needs) if result or needs == Needs.ROOT else []
+        if result and needs >= Needs.ALL:
+            return read_parts(result, self._world_size)
+        return self._parts(result, needs)
 
     def keep(self, call: Call, root: int, detail: str, parts: list[Buffer], result: Sequence[Buffer]) -> None:
         self._kept[call.tag, call.seq] = _Kept(Signature(call.op, root, detail), Fingerprint(parts), result)

@@ -1,8 +1,9 @@
 """The handshake at both ends: the first bytes, the login, and the frame that opens or resumes a session.
 
-The first byte of an input says which end reads the rest, whether a token is asked for, and in what pieces it comes. All
-that is random in a handshake is fixed here, so that a proof in an input can be right; so what is admitted can be told
-by a second opinion that shares no code with the product (`_may_come_in`).
+The first byte of an input says which end reads the rest, whether a token is asked for, whether a member gets round to
+asking for its session, and in what pieces it comes. All that is random in a handshake is fixed here, so that a proof in
+an input can be right; so what is admitted can be told by a second opinion that shares no code with the product
+(`_may_come_in`).
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ ID, SECRET = b"i" * 16, b"s" * 32
 HELLO = pack_hello(MEMBER_NONCE)
 
 ASKS_TOKEN, MEMBER_END, HAS_TOKEN = 1, 2, 4
+HESITATES = 64
 SIZES = (100_000, 65, 64, 96, 32, 1000, 7, 1)
 
 STRANGERS_HEAR = 512
@@ -96,7 +98,7 @@ class HandshakeTarget(Target):
                 welcome + REFUSED_LOGIN
             ]
         alone = [bytes((way,)) + data for data in inputs for way in (0, 1, 48, 57)]
-        return alone + [bytes((way,)) + data for data in told for way in (2, 3, 6, 7, 62, 63)]
+        return alone + [bytes((way,)) + data for data in told for way in (2, 3, 6, 7, 62, 63, 66, 70)]
 
     def run(self, data: bytes) -> Iterable[Hashable]:
         """See the class."""
@@ -244,10 +246,23 @@ class _Client:
         """See `Client`."""
 
 
+class _Connection(ClientConnection):
+    """It asks for a session as soon as it may. Its client does so a little later: until then it hesitates."""
+
+    hesitates = False
+
+    def buffer_updated(self, nbytes: int) -> None:
+        was_welcome = self._welcomed.is_set()
+        super().buffer_updated(nbytes)
+        if self._welcomed.is_set() and not (was_welcome or self._closed or self.hesitates):
+            self.ask_to_open()
+
+
 def _member_hears(way: int, said: bytes, size: int) -> Iterable[Hashable]:
     token = TOKEN.key if way & HAS_TOKEN else b""
     client: Any = _Client(token)
-    connection, transport = ClientConnection(client, LIMITS, MEMBER_NONCE), DeadTransport()
+    connection, transport = _Connection(client, LIMITS, MEMBER_NONCE), DeadTransport()
+    connection.hesitates = bool(way & HESITATES)
     feed(connection, transport, said, size)
     proven = (
         token != b"" and login_proofs(token, HELLO, said[:64], b"").store == said[64:96] if len(said) >= 96 else False
