@@ -248,9 +248,6 @@ class _Client:
         """See `Client`."""
         self.events += 1
 
-    def note_room(self) -> None:
-        """See `Client`."""
-
     def connection_closed(self, connection: ClientConnection, reason: str, final: bool) -> None:
         """See `Client`."""
 
