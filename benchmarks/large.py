@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -266,9 +267,9 @@ def compare(kind: str, loop: str, with_vllm: bool) -> None:
     peers: list[Rank] = []
     if with_vllm:
         from benchmarks.peers import PYTHON
-        from benchmarks.worker import Place
 
-        port = Place().bind()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
         peers = [Rank("vllm", port, rank, python=str(PYTHON)) for rank in range(RANKS)]
     try:
         for each in (*ranks, *small, *peers):
