@@ -267,6 +267,8 @@ class StoreServer:
         if self._closed:
             return
         self._closed = True
+        if self._sessions is not None:
+            self._sessions.prepare_close()
         if self._listeners:
             await _stop_accepting(self._listeners)
             self._stop_listening()

@@ -114,6 +114,11 @@ class Sessions:
             connection.cut("the store was closed")  # the loop had it in hand when the listener was closed
         return connection
 
+    def prepare_close(self) -> None:
+        """`close` follows in a moment: nothing long is begun any more."""
+        if self._scribe is not None:
+            self._scribe.stop()
+
     def close(self, reason: str) -> None:
         """End every connection, and every session: but those that are in a journal may go on at the next start."""
         self._tick_timer.cancel()
@@ -121,8 +126,7 @@ class Sessions:
         if self._look_timer is not None:
             self._look_timer.cancel()
         self._processes.close()
-        if self._scribe is not None:
-            self._scribe.stop()
+        self.prepare_close()
         for session in self._members.values():
             session.stop_timers()
         self._closed = True
