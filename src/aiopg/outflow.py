@@ -102,22 +102,23 @@ class Outflow(asyncio.Transport):
 
     def _go_on(self) -> None:
         self._next = None
-        line, left = self._line, PASS_BYTES
-        if self._transport.is_closing():
-            self._drop()
-        while line and not self._paused and left > 0:
+        line, left, transport = self._line, PASS_BYTES, self._transport
+        # One that met an error is closing, and says so with its next pass only: asyncio would log each further write.
+        while line and not self._paused and left > 0 and not transport.is_closing():
             piece = line.popleft()
             if len(piece) > PIECE_BYTES:
                 line.appendleft(piece[PIECE_BYTES:])
                 piece = piece[:PIECE_BYTES]
             left -= len(piece)
-            self._transport.write(piece)
-        if line:
+            transport.write(piece)
+        if transport.is_closing():
+            self._drop()
+        elif line:
             self._go_on_soon()
         elif self._closing:
-            self._transport.close()
+            transport.close()
         else:
-            self._done(self._transport)
+            self._done(transport)
 
     def _drop(self) -> None:
         self._closing = True
