@@ -86,6 +86,10 @@ class Outflow(asyncio.Transport):
         """The transport's."""
         return self._transport.get_extra_info(name, default)
 
+    def get_write_buffer_size(self) -> int:
+        """The transport's, in bytes: what is in line here is referred to, and no copy."""
+        return self._transport.get_write_buffer_size()
+
     def pause_reading(self) -> None:
         """The transport's."""
         self._transport.pause_reading()
