@@ -280,6 +280,8 @@ class Rounds:
     def withdraw(self, arrival: Arrival) -> bool:
         """Uncount an arrival that was not answered. False if its round is complete: then it is answered."""
         round = arrival.round
+        if not round.arrivals:
+            return False  # with another seat of its session, which was withdrawn just before
         if len(round.arrivals) == self.world_size:
             self._release_last(round)
             return False
