@@ -65,7 +65,9 @@ class Incoming:
             return self._next()
         self._alone = None
         self._under_way -= 1
-        if self.idle:
+        if self._waiting or self._inbox:
+            self._balance()
+        elif not self._under_way:
             self._on_idle()
         return request.result()
 
@@ -94,7 +96,7 @@ class Incoming:
             self._on_idle()
 
     async def _take_in_line(self, call: Call) -> Body:
-        if not self._inbox or self._waiting:
+        if not self._inbox or self._waiting or self._alone is not None:
             try:
                 await self._wait(call)
             finally:
@@ -154,7 +156,8 @@ class Incoming:
         if not self._waiting and self._inbox:
             # Errors that nobody waits for are not kept: who asks again is told again. An expiry is told once only.
             self._inbox = deque(i for i in self._inbox if not isinstance(i, AiopgError) or _told_once(i))
-        for waiter, _ in zip(self._waiting, self._inbox, strict=False):
+        # One alone that has its message and did not resume yet comes before all: cancelled now, it puts that back.
+        for waiter, _ in zip(self._waiting, self._inbox if self._alone is None else (), strict=False):
             if not waiter.woken:
                 waiter.wake()
         wanted = len(self._waiting) - len(self._inbox)
