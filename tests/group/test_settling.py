@@ -141,7 +141,7 @@ async def test_a_recv_never_passes_one_that_has_its_message_and_is_cancelled_bef
     """The message is put back at the head in that moment: what was called meanwhile gets it, and not the next one."""
     url = "memory://a recv never passes"
     pair = await asyncio.gather(*(AsyncStatelessGroup.connect(url, rank=rank, world_size=2) for rank in range(2)))
-    first, second = (asyncio.ensure_future(pair[1].recv(0)) for _ in range(2))
+    first, second = [asyncio.ensure_future(pair[1].recv(0)) for _ in range(2)]
     await steps(5)
     sends = [asyncio.ensure_future(pair[0].send(number, 1)) for number in (1, 2)]
     await asyncio.sleep(0)  # both are on their way, and the second recv is cancelled too late
@@ -149,6 +149,7 @@ async def test_a_recv_never_passes_one_that_has_its_message_and_is_cancelled_bef
     third = asyncio.ensure_future(pair[1].recv(0))
     asyncio.get_running_loop().call_soon(first.cancel)
     assert [await third, await pair[1].recv(0)] == [1, 2]
-    assert first.cancelled() and second.cancelled()
+    assert first.cancelled()
+    assert second.cancelled()
     await asyncio.gather(*sends)
     await all_ranks(list(pair), lambda group: group.close())
