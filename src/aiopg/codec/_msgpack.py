@@ -222,8 +222,8 @@ class MsgpackCodec:
                 end += size
                 if unpacker.tell() != end:
                     return None  # what one rank sent must not reach into what the next one did
-        except (ValueError, TypeError, OverflowError, UnpackException):
-            return None
+        except (ValueError, TypeError, OverflowError, UnpackException, CodecError):
+            return None  # the one that is malformed says so by itself
         self._unpackers.append(unpacker)
         return row
 
