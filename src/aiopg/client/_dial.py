@@ -47,16 +47,23 @@ async def dial(
     Raises:
         AuthenticationError: at once: store and member do not share a token, or one refuses the other's certificate.
         StoreUnreachableError: at once where no waiting helps: unknown host, no route, something that is no store.
-        TimeoutError: it was not up by the deadline; the text says what the last attempt met.
+        TimeoutError: it was not up by the deadline; the text says what the last attempt met that came to an end.
     """
     loop = asyncio.get_running_loop()
     pause = FIRST_PAUSE
+    met: ConnectionError | None = None
     while True:
         try:
             return await dial_once(address, deadline, grace=grace, token=token, road=road)
         except StoreUnreachableError:
             raise
+        except TimeoutError as error:
+            if met is None:
+                raise
+            # An attempt that the deadline cut short says less than the one before it.
+            raise TimeoutError(f"it did not come up in time ({met})") from error
         except ConnectionError as error:
+            met = error
             # The whole handshake is one unit: whatever broke it, it begins anew.
             wait = random.uniform(pause / 2, pause)
             if loop.time() + wait >= deadline:
