@@ -66,14 +66,14 @@ def flipped(data: bytes, offset: int, bits: int) -> bytes:
 
 def test_the_format_is_that_of_the_documentation() -> None:
     """Byte by byte: a journal that is on disk must be readable by the next release."""
-    header = struct.pack(">8sIQ16s", b"aiopgLOG", 1, 7, EPOCH)
+    header = struct.pack(">8sIQ16s", b"aiopgLOG", 2, 7, EPOCH)
     expected = header + struct.pack(">I", zlib.crc32(header))
     for number, body in ((1, b"one"), (2, b"second")):
         salted = EPOCH + struct.pack(">QIQ", 7, len(body), number)
-        expected += struct.pack(">III", len(body), zlib.crc32(salted), zlib.crc32(body)) + body
-    expected += struct.pack(">III", 0, zlib.crc32(EPOCH + struct.pack(">QIQ", 7, 0, 3)), 0)
+        expected += struct.pack(">III", len(body), zlib.crc32(salted), zlib.crc32(body, zlib.crc32(salted))) + body
+    expected += struct.pack(">III", 0, *[zlib.crc32(EPOCH + struct.pack(">QIQ", 7, 0, 3))] * 2)
     assert log([b"one", b"second"], 7, sealed=True) == expected
-    assert snapshot(7)[:12] == b"aiopgSNP\0\0\0\1"
+    assert snapshot(7)[:12] == b"aiopgSNP\0\0\0\2"
     assert core.file_name(Kind.LOG, 7) == "log-0000000000000007"
 
 
@@ -239,7 +239,7 @@ def test_a_search_finds_what_trying_everything_finds(bodies: list[bytes], draw: 
     for offset in range(start, len(data) - 11):
         length, head, checksum = struct.unpack_from(">III", data, offset)
         body = data[offset + 12 : offset + 12 + length]
-        if len(body) == length and zlib.crc32(body) == checksum and (length or offset == len(data) - 12):
+        if len(body) == length and zlib.crc32(body, head) == checksum and (length or offset == len(data) - 12):
             most = len(data) // 12 if length else len(bodies) + 1 + (offset - start) // 12
             numbers = range(len(bodies) + 2, most + 1)
             expected |= any(zlib.crc32(struct.pack(">IQ", length, number), salt) == head for number in numbers)
@@ -324,8 +324,8 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(data: bytes, reason: s
 
 def test_a_journal_of_a_later_version_is_no_damage() -> None:
     """The program is too old for it, and says so."""
-    header = struct.pack(">8sIQ16s", b"aiopgLOG", 2, 1, EPOCH)
-    with pytest.raises(UsageError, match="is a journal of version 2; this aiopg reads version 1"):
+    header = struct.pack(">8sIQ16s", b"aiopgLOG", 3, 1, EPOCH)
+    with pytest.raises(UsageError, match="is a journal of version 3; this aiopg reads version 2"):
         read({LOG1: header + struct.pack(">I", zlib.crc32(header))})
 
 

@@ -8,13 +8,13 @@ count from 1, and before log 1 there is nothing. All integers are big-endian, al
     snapshot-%016d  header | record ... | end mark       its body is that of all its records, joined
 
     header    offset 0   magic         8 bytes, "aiopgLOG" or "aiopgSNP"
-                     8   version       u32, 1
+                     8   version       u32, 2
                     12   file number   u64, as in the name
                     20   epoch         16 bytes, one life of the server's state, the same in all files
                     36   checksum      u32 of bytes 0 to 35
     record    offset 0   body length   u32, at least 1
                      4   checksum      u32 of (epoch, file number u64, body length u32, record number u64)
-                     8   checksum      u32 of the body
+                     8   checksum      u32 of the body, begun with the one before
                     12   body
     end mark  a record without body; nothing follows it
 
@@ -66,7 +66,7 @@ __all__ = [
     "recover",
 ]
 
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 40
 HEAD_BYTES = 12
 
@@ -179,19 +179,21 @@ class RecordEncoder:
         return size
 
     def _encode(self, number: int, size: int, pieces: Body) -> tuple[Buffer, ...]:
-        checksum = 0
+        checksum = head_checksum = self._head_checksum(number, size)
         for piece in pieces:
             checksum = crc32(piece, checksum)
-        head = self._head(number, size, checksum)
+        head = _HEAD.pack(size, head_checksum, checksum)
         return (b"".join((head, *pieces)),) if size <= JOIN_BELOW else (head, *filter(len, pieces))
 
     def seal(self) -> bytes:
         """The end mark: the file is complete."""
         self._count += 1
-        return self._head(self._count, 0, 0)
+        head_checksum = self._head_checksum(self._count, 0)
+        return _HEAD.pack(0, head_checksum, head_checksum)
 
-    def _head(self, number: int, size: int, checksum: int) -> bytes:
-        return _HEAD.pack(size, crc32(_NUMBERED.pack(size, number), self._salt), checksum)
+    def _head_checksum(self, number: int, size: int) -> int:
+        """Also where the body's checksum begins: a body is good in its own place only."""
+        return crc32(_NUMBERED.pack(size, number), self._salt)
 
 
 def encode_snapshot(number: int, epoch: bytes, pieces: Iterable[Buffer]) -> Iterator[tuple[Buffer, ...]]:
@@ -254,7 +256,7 @@ class FileReader:
             body = view[self.end + HEAD_BYTES :][:length]
             if head_checksum != crc32(_NUMBERED.pack(length, self.count + 1), self._salt):
                 break
-            if len(body) != length or checksum != crc32(body):
+            if len(body) != length or checksum != crc32(body, head_checksum):
                 break
             self.end += HEAD_BYTES + length
             if not length:
@@ -323,7 +325,7 @@ class FileReader:
             return False
         if not self.count + 1 < _number_of(head_checksum ^ crc32(_NUMBERED.pack(length, 0), self._salt)) <= most:
             return False
-        return crc32(memoryview(self._data)[start : start + length]) == checksum
+        return crc32(memoryview(self._data)[start : start + length], head_checksum) == checksum
 
 
 def _number_of(difference: int) -> int:
