@@ -102,6 +102,10 @@ class Link(asyncio.BufferedProtocol):
         """From here on, frames belong to this session."""
         self._session = session
 
+    def send(self, message: Message) -> None:
+        """Send a message of the session's stream; if the connection is over, the session keeps it."""
+        self.write(self._session.send(message))  # type: ignore[union-attr]
+
     def write(self, buffers: tuple[Buffer, ...]) -> None:
         """Write what the session made of a message, or drop it if the connection is over."""
         transport = self._transport

@@ -132,6 +132,7 @@ async def test_what_a_store_looks_after_is_done_a_few_at_a_time(monkeypatch: pyt
     """Its sweep asks about every connection, and lets the loop go on in between."""
     asked: list[object] = []
     looks: list[int] = []
+    twice = asyncio.Event()
     look_at = _sessions.Sessions._look_at
 
     def is_vanished(sock: object) -> bool:
@@ -142,6 +143,8 @@ async def test_what_a_store_looks_after_is_done_a_few_at_a_time(monkeypatch: pyt
         before = len(asked)
         look_at(sessions, connections)
         looks.append(len(asked) - before)
+        if looks.count(5) >= 2:
+            twice.set()
 
     monkeypatch.setattr(_connection, "is_vanished", is_vanished)
     monkeypatch.setattr(_sessions.Sessions, "_look_at", counted)
@@ -151,8 +154,8 @@ async def test_what_a_store_looks_after_is_done_a_few_at_a_time(monkeypatch: pyt
     async with StoreServer() as server:
         stores = await links(server.address, 45)
         looks.clear()
-        while looks.count(5) < 2:  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.01)
+        twice.clear()
+        await twice.wait()
         await close(stores)
     assert max(looks) == 10
     assert looks.count(10) >= 4

@@ -161,18 +161,6 @@ class ClientConnection(Link):
         else:
             raise ProtocolError(f"a client takes no {type(message).__name__}")
 
-    def send(self, message: Message) -> None:
-        """Send a message of the session's stream; if the connection is over, the session keeps it."""
-        buffers = self._session.send(message)  # type: ignore[union-attr]
-        transport = self._transport
-        # One that met an error while writing is closing, and says so with its next pass only: asyncio would log it.
-        if transport is None or self._closed or transport.is_closing():
-            return
-        if len(buffers) == 1:
-            transport.write(buffers[0])
-        else:
-            self.write_large(transport, buffers)
-
     def room_made(self) -> None:
         self._client.note_room()
 

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -114,9 +114,6 @@ class GroupBase:
         self.broadcast_recv_src_counter = dict.fromkeys(range(world_size), 0)
         self.entries: deque[tuple[str, float]] = deque(maxlen=RECENT_ENTRIES)
         self._codec: Codec = codec if codec is not None else MsgpackCodec()
-        self._encode: Callable[[object], Buffer] = self._encode_flat
-        if type(self._codec) is MsgpackCodec:
-            self._encode = self._codec.encode  # which gives bytes
         self._bulk_codec = self._codec if isinstance(self._codec, BulkCodec) else None
         self._encode_large = self._codec.encode_large if isinstance(self._codec, LargeCodec) else self._codec.encode
         self._aside = Aside()
@@ -358,9 +355,8 @@ class GroupBase:
             if size > self._payload_bytes:
                 raise PayloadTooLargeError(size, self._payload_bytes)
 
-    def _encode_flat(self, obj: object) -> Buffer:
-        payload = self._codec.encode(obj)
-        return payload.cast("B") if isinstance(payload, memoryview) else payload
+    def _encode(self, obj: object) -> Buffer:
+        return _flat(self._codec.encode(obj))
 
     async def _encode_aside(self, call: Call, counted: Hashable, objs: Sequence[object]) -> list[Buffer]:
         """Payloads of objects of which some are large. Raises what `_encode` and `_check_size` do, and on timeout."""
@@ -374,8 +370,7 @@ class GroupBase:
         return parts
 
     def _encode_each(self, objs: Sequence[object]) -> list[Buffer]:
-        payloads = [self._encode_large(obj) for obj in objs]
-        return [payload.cast("B") if isinstance(payload, memoryview) else payload for payload in payloads]
+        return [_flat(self._encode_large(obj)) for obj in objs]
 
     def _decode(self, payload: Buffer) -> Any:
         return self._codec.decode(payload)
@@ -389,3 +384,7 @@ class GroupBase:
         if self._bulk_codec is not None and type(payloads) is Parts:
             return self._bulk_codec.decode_many(payloads.joined, payloads.sizes)
         return [self._codec.decode(payload) for payload in payloads]
+
+
+def _flat(payload: Buffer) -> Buffer:
+    return payload.cast("B") if isinstance(payload, memoryview) else payload

@@ -182,10 +182,7 @@ class Collectives(GroupBase):
 
     def _part(self, obj: object) -> list[Buffer] | _Large:
         """What a rank gives that gives one object; one that is large is not encoded yet."""
-        if is_large(obj):
-            return _Large((obj,))
-        payload = self._codec.encode(obj)  # as `_encode`, without the call
-        return [payload.cast("B") if isinstance(payload, memoryview) else payload]
+        return _Large((obj,)) if is_large(obj) else [self._encode(obj)]
 
     def _parts(self, objs: Sequence[Any] | None) -> list[Buffer] | _Large:
         if objs is None or isinstance(objs, str | bytes) or len(objs) != self.world_size:

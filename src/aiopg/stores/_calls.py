@@ -78,19 +78,34 @@ class Waiter:
         """
         if self.woken:
             return
+        try:
+            await self.watch(call, overdue)
+        finally:
+            self.drop()
+        if not self.woken:
+            raise DeadlinePassedError
+
+    def watch(self, call: Call, overdue: Callable[[Self, Call], None]) -> asyncio.Future[None]:
+        """`wait` without its coroutine, for which every call of a group would pay: a future that ends when it would.
+
+        Whether it was woken says `woken`. Who does not await it to its end calls `drop`.
+        """
         self._call, self._overdue = call, overdue
-        self._look_at = min(call.started + WARN_SECONDS, call.deadline)
-        await self._sleep_until(self._look_at)
+        look_at = call.started + WARN_SECONDS
+        if call.deadline < look_at:
+            look_at = call.deadline
+        self._look_at = look_at
+        self._alarms.set(self, look_at)
+        future = self.future = call.loop.create_future()
+        return future
 
     async def wait_until(self, deadline: float) -> None:
         """Wait to be woken. Raises `DeadlinePassedError` at `deadline` (loop time)."""
-        if not self.woken:
-            self._call = None
-            await self._sleep_until(deadline)
-
-    async def _sleep_until(self, time: float) -> None:
+        if self.woken:
+            return
+        self._call = None
         self.future = asyncio.get_running_loop().create_future()
-        self._alarms.set(self, time)
+        self._alarms.set(self, deadline)
         try:
             await self.future
         finally:
@@ -226,38 +241,18 @@ class Calls:
         self, command: type[Any], *fields: Any, body: Body = (), then: Callable[[Pending], None] | None = None
     ) -> Pending:
         """Make a command of the next call number and these fields, and send it. Raises what ended the link."""
-        if self._lost is not None:
-            raise copy(self._lost)
-        self._last = number = self._last + 1
-        self._send(_new(command, (number, *fields, body)))
-        pending = self._pending[number] = Pending(self.alarms, number, self.gate.sent)
+        pending = self.begin(command, (*fields, body))
         pending.then = then
         return pending
 
-    def begin(
-        self, call: Call, overdue: Callable[[Pending, Call], None], command: type[Any], fields: tuple[Any, ...]
-    ) -> tuple[Pending, asyncio.Future[None]]:
-        """`submit` (the body is the last of the fields) and `Pending.wait` in one, for what every call of a group does.
-
-        The future is to be awaited, and may end by itself: woken, or else the deadline has passed. Who is cancelled
-        there calls `Pending.drop`.
-        """
+    def begin(self, command: type[Any], fields: tuple[Any, ...]) -> Pending:
+        """The same with the body as the last of the fields."""
         if self._lost is not None:
             raise copy(self._lost)
         self._last = number = self._last + 1
         self._send(_new(command, (number, *fields)))
-        alarms = self.alarms
-        pending = self._pending[number] = Pending(alarms, number, self.gate.sent)
-        pending._call, pending._overdue = call, overdue
-        look_at = call.started + WARN_SECONDS
-        if call.deadline < look_at:
-            look_at = call.deadline
-        pending._look_at = look_at
-        alarms.times[pending] = look_at
-        if look_at < alarms.timer_at:
-            alarms.set_timer(look_at)
-        future = pending.future = call.loop.create_future()
-        return pending, future
+        pending = self._pending[number] = Pending(self.alarms, number, self.gate.sent)
+        return pending
 
     def recall(self, pending: Pending) -> None:
         """If the link is down and has not carried a call's command, never carry it: the call is then withdrawn."""

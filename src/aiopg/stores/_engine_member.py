@@ -9,7 +9,6 @@ from typing import NamedTuple
 from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import (
     Abort,
-    Answer,
     Arrive,
     Expire,
     Leave,
@@ -82,9 +81,9 @@ class EngineMember(Member):
                 return
         if self._calls.gate.full or self._calls.line:
             await self._calls.find_room(call)
-        put, woken = self._calls.begin(call, _warn, Put, (self._seat, dst, call.tag, payload))
+        put = self._calls.begin(Put, (self._seat, dst, call.tag, payload))
         try:
-            await woken
+            await put.watch(call, _warn)
         except BaseException as error:
             put.drop()
             if isinstance(error, asyncio.CancelledError):
@@ -147,9 +146,9 @@ class EngineMember(Member):
             await calls.find_room(call)
         body: Body = () if not parts else (parts[0],) if len(parts) == 1 else join_parts(parts)
         fields = (self._seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body)
-        arrival, woken = calls.begin(call, calls.inquire, Arrive, fields)
+        arrival = calls.begin(Arrive, fields)
         try:
-            await woken
+            await arrival.watch(call, calls.inquire)
         except BaseException as error:
             arrival.drop()
             if isinstance(error, asyncio.CancelledError):
@@ -158,11 +157,7 @@ class EngineMember(Member):
         if not arrival.woken:
             self._withdraw(key, arrival, Signature(call.op, root, detail), parts)
             await self._learn_facts(call, key, arrival)
-        outcome = arrival.outcome
-        result = outcome.body if type(outcome) is Answer else arrival.result()
-        if result and needs >= Needs.ALL:
-            return read_parts(result, self._world_size)
-        return self._parts(result, needs)
+        return self._parts(arrival.result(), needs)
 
     def keep(self, call: Call, root: int, detail: str, parts: list[Buffer], result: Sequence[Buffer]) -> None:
         self._kept[call.tag, call.seq] = _Kept(Signature(call.op, root, detail), Fingerprint(parts), result)

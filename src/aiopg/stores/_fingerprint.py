@@ -10,7 +10,7 @@ from aiopg._core.frames import Buffer
 
 __all__ = ["Fingerprint"]
 
-LARGE_BYTES = 1024 * 1024
+HASHED_IN_THREAD = 1024 * 1024
 """What is larger is looked at in a thread: 256 MiB take 0.2 to 1 s. (hashlib lets other threads run meanwhile.)"""
 
 
@@ -20,7 +20,7 @@ class Fingerprint:
     def __init__(self, pieces: Sequence[Buffer]) -> None:
         self._size = sum(map(len, pieces))
         self._digest: bytes | asyncio.Future[bytes] = (
-            _digest(pieces) if self._size <= LARGE_BYTES else _digest_in_thread(pieces)
+            _digest(pieces) if self._size <= HASHED_IN_THREAD else _digest_in_thread(pieces)
         )
 
     async def is_of(self, pieces: Sequence[Buffer]) -> bool:

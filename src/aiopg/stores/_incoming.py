@@ -48,11 +48,10 @@ class Incoming:
         """The next message. Raises what took its place, or `GroupTimeoutError`."""
         if self._inbox or self._waiting or self._under_way:
             return await self._take_in_line(call)
-        request, woken = self._calls.begin(call, self._complain, Take, self._fields)
+        request = self._alone = self._calls.begin(Take, self._fields)
         self._under_way = 1
-        self._alone = request
         try:
-            await woken
+            await request.watch(call, self._complain)
         except BaseException:
             request.drop()
             self._let_go(request)
@@ -162,7 +161,9 @@ class Incoming:
                 waiter.wake()
         wanted = len(self._waiting) - len(self._inbox)
         while len(self._asked) < wanted:
-            self._asked.append(self._calls.submit(Take, *self._fields[:-1], then=self._ended))
+            request = self._calls.begin(Take, self._fields)
+            request.then = self._ended
+            self._asked.append(request)
             self._under_way += 1
         while len(self._asked) > max(wanted, 0):
             self._calls.cancel(self._asked.pop())
