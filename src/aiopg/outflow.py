@@ -64,9 +64,12 @@ class Outflow(asyncio.Transport):
         self._paused = True
 
     def resume_writing(self) -> None:
-        """It takes more."""
+        """It takes more: with the loop's next pass.
+
+        asyncio ends a connection twice whose write fails within `resume_writing`, the second time with an exception.
+        """
         self._paused = False
-        self._go_on()
+        self._go_on_soon()
 
     def is_closing(self) -> bool:
         """Whether nothing more is taken."""
