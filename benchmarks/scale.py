@@ -1,7 +1,7 @@
 """`python -m benchmarks.scale`: one store and up to ten thousand ranks.
 
 The store is an `aiopg serve` process. The ranks live in a few processes (`--processes`), each with thousands of links
-(`NativeStore`), one connection a rank. All run on this machine, so the wall-clock figures hold the ranks' own work as
+(`NativeLink`), one connection a rank. All run on this machine, so the wall-clock figures hold the ranks' own work as
 well: with two processors that is more than half of it. "store CPU" is the processor time of the store's process alone.
 
 For each number of ranks, with a new store and new processes:
@@ -30,7 +30,7 @@ import uvloop
 
 from aiopg.server.descriptors import raise_limit
 from aiopg.stores.base import Buffer, Call, Member, Needs
-from aiopg.stores.native import NativeStore
+from aiopg.stores.native import NativeLink
 
 GROUP = "scale"
 OBJECT = b"sixteen bytes..."
@@ -54,13 +54,13 @@ class Ranks:
         self._url = url
         self._places = range(first, first + count)
         self._world_size = world_size
-        self._stores: list[NativeStore] = []
+        self._stores: list[NativeLink] = []
         self._members: list[Member] = []
         self._rounds = 0
 
     async def connect(self) -> None:
         """A session for each."""
-        links = (NativeStore.connect(self._url, timeout=PATIENCE) for _ in self._places)
+        links = (NativeLink.connect(self._url, timeout=PATIENCE) for _ in self._places)
         self._stores = await asyncio.gather(*links)
 
     async def join(self) -> None:

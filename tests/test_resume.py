@@ -12,7 +12,7 @@ import pytest
 from aiopg import AsyncStatelessGroup, GroupTimeoutError, PeerLostError, StoreLostError, StoreServer
 from aiopg.address import Address
 from aiopg.client import Client, take_road
-from aiopg.stores.native import NativeStore
+from aiopg.stores.native import NativeLink
 from aiopg.testing import FaultProxy
 
 LONG = 20.0
@@ -21,7 +21,7 @@ LONG = 20.0
 
 def client_of(group: AsyncStatelessGroup) -> Client:
     """The group's session."""
-    return cast(NativeStore, group.store)._client
+    return cast(NativeLink, group.store)._client
 
 
 def after_passes(count: int, call: Callable[[], object]) -> None:
@@ -95,7 +95,7 @@ async def test_a_session_that_is_lost_while_it_is_opened_is_not_left_behind(pass
     # The proxy keeps to this road what would leave it for a unix socket (aiopg.shortcut).
     async with StoreServer() as server, FaultProxy(server.address) as proxy:
         deadline = asyncio.get_running_loop().time() + LONG
-        store = await NativeStore.connect_by(Address.parse(proxy.address), deadline, grace=0.3, road=road)
+        store = await NativeLink.connect_by(Address.parse(proxy.address), deadline, grace=0.3, road=road)
         await store.status()
         await store.close()
         async with asyncio.timeout(LONG):

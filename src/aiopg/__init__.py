@@ -39,7 +39,7 @@ from aiopg.errors import (
 )
 from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall
 from aiopg.server import StoreServer
-from aiopg.stores import Store, open_store
+from aiopg.stores import StoreLink, open_link
 from aiopg.sync import StatelessGroup
 from aiopg.tls import Tls
 from aiopg.tokens import Token
@@ -54,8 +54,8 @@ __all__ = [
     "PendingCall",
     # stores
     "StoreServer",
-    "Store",
-    "open_store",
+    "StoreLink",
+    "open_link",
     "Limits",
     "Token",
     "Tls",

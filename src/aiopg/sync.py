@@ -18,7 +18,7 @@ from aiopg.group._arguments import check_expiration, check_name, check_place, ch
 from aiopg.group._base import DEFAULT_TIMEOUT
 from aiopg.loops import LoopThread
 from aiopg.server.hosting import StoreHost
-from aiopg.stores import Store, open_store
+from aiopg.stores import StoreLink, open_link
 from aiopg.stores.base import Tag
 from aiopg.tls import Encryption
 
@@ -78,7 +78,7 @@ class StatelessGroup:
         check_timeout(store_timeout)
 
         async def make() -> AsyncStatelessGroup:
-            link = await open_store(store, timeout=store_timeout)
+            link = await open_link(store, timeout=store_timeout)
             made = AsyncStatelessGroup(
                 rank, world_size, link, socket, data_expiration_seconds,
                 group=group, codec=codec, store_timeout=store_timeout,
@@ -294,7 +294,7 @@ class StatelessGroup:
         return self._group.name
 
     @property
-    def store(self) -> Store:
+    def store(self) -> StoreLink:
         """The `Store` it talks to; it belongs to the group's own event loop."""
         return self._group.store
 

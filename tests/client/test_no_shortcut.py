@@ -19,7 +19,7 @@ from aiopg._core.handshake import pack_welcome, parse_hello
 from aiopg.address import Address
 from aiopg.client import _client
 from aiopg.shortcut import shortcut_from, shortcut_to
-from aiopg.stores.native import NativeStore
+from aiopg.stores.native import NativeLink
 from aiopg.testing import FaultProxy
 from tests.security.conftest import Certificates
 
@@ -88,7 +88,7 @@ async def test_two_addresses_are_taken_for_two_hosts() -> None:
 
     async with StoreServer() as server:
         deadline = asyncio.get_running_loop().time() + LONG
-        store = await NativeStore.connect_by(Address.parse(server.address), deadline, road=road)
+        store = await NativeLink.connect_by(Address.parse(server.address), deadline, road=road)
         await store.status()
         assert families(server) == {socket.AF_INET}
         await store.close()

@@ -11,7 +11,7 @@ import pytest
 
 from aiopg import AsyncStatelessGroup, AuthenticationError, StoreServer
 from aiopg.address import Address
-from aiopg.stores.native import NativeStore
+from aiopg.stores.native import NativeLink
 
 from .conftest import LONG, families, member, name_of, passes, sockets
 
@@ -58,7 +58,7 @@ async def test_large_and_small_objects_go_over_it() -> None:
 async def test_a_hosted_store_has_a_shortcut_too(store_host: str) -> None:
     """Wherever it runs."""
     group = await AsyncStatelessGroup.create("127.0.0.1", 0, 0, 1, store_host=store_host)  # type: ignore[arg-type]
-    assert isinstance(group.store, NativeStore)
+    assert isinstance(group.store, NativeLink)
     connection = group.store._client._connection
     assert connection is not None
     assert connection._transport is not None
@@ -120,7 +120,7 @@ async def test_a_member_cancelled_at_any_step_leaves_nothing_open() -> None:
         before = sockets()
         count, done = 0, False
         while not done:
-            going = asyncio.create_task(NativeStore.connect(server.address, timeout=LONG))
+            going = asyncio.create_task(NativeLink.connect(server.address, timeout=LONG))
             await passes(count)
             going.cancel()
             try:

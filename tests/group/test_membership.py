@@ -22,10 +22,10 @@ from aiopg import (
     RankConflictError,
     StoreFullError,
     StoreServer,
-    open_store,
+    open_link,
 )
-from aiopg.stores import Store
-from aiopg.stores.memory import MemoryHub, MemoryStore
+from aiopg.stores import StoreLink
+from aiopg.stores.memory import MemoryHub, MemoryLink
 
 from .conftest import Meeting, all_ranks
 
@@ -189,7 +189,7 @@ async def test_a_takeover_of_a_seat_that_nobody_holds_is_a_join(meeting: Meeting
 async def test_a_takeover_while_the_group_forms_gives_the_seat_of_the_first_to_the_second(meeting: Meeting) -> None:
     """The first joiner of a rank, put out before the group was complete, raises FencedError; the group forms."""
     first = asyncio.ensure_future(meeting.connect(0, 2))
-    store = await open_store(meeting.url, timeout=LONG)
+    store = await open_link(meeting.url, timeout=LONG)
     while (await store.status())["members"] != 1:
         pass
     await store.close()
@@ -232,7 +232,7 @@ async def test_reconnect_grace_of_any_length_up_to_an_hour(meeting: Meeting, gra
 
 # -------------------------------------------------------------------------------------------------------- limits
 
-Opens = Callable[[], Awaitable[Store]]
+Opens = Callable[[], Awaitable[StoreLink]]
 
 
 @pytest_asyncio.fixture(params=["native", "unix", "memory"])
@@ -245,16 +245,16 @@ async def narrow(request: pytest.FixtureRequest, tmp_path: Any, no_task_left: No
             if request.param == "memory":
                 hub = MemoryHub(limits)
 
-                async def open_one() -> Store:
-                    return MemoryStore(hub)
+                async def open_one() -> StoreLink:
+                    return MemoryLink(hub)
             else:
                 path = str(tmp_path / "store") if request.param == "unix" else None
                 server = await stack.enter_async_context(StoreServer(path=path, limits=limits))
 
-                async def open_one() -> Store:
-                    return await open_store(server.address, timeout=LONG)
+                async def open_one() -> StoreLink:
+                    return await open_link(server.address, timeout=LONG)
 
-            async def opened() -> Store:
+            async def opened() -> StoreLink:
                 store = await open_one()
                 stack.push_async_callback(store.close)
                 return store

@@ -15,7 +15,7 @@ from aiopg import (
     Limits,
     PayloadTooLargeError,
     StoreServer,
-    open_store,
+    open_link,
 )
 from aiopg.testing import FaultProxy
 
@@ -72,7 +72,7 @@ async def test_a_caller_that_moves_on_after_a_late_cancel_is_level_with_the_othe
 
 async def test_calls_made_before_the_join_keep_their_order(meeting: Meeting) -> None:
     """Whoever calls while others still wait for the join queues up behind them."""
-    stores = [await open_store(meeting.url), await open_store(meeting.url)]
+    stores = [await open_link(meeting.url), await open_link(meeting.url)]
     first, second = (AsyncStatelessGroup(rank, 2, store) for rank, store in enumerate(stores))
     sends = [asyncio.ensure_future(first.send(i, 1)) for i in range(50)]
     joined = asyncio.ensure_future(second.join())
@@ -86,7 +86,7 @@ async def test_calls_made_before_the_join_keep_their_order(meeting: Meeting) -> 
 
 async def test_close_ends_a_join_and_frees_the_seat(meeting: Meeting) -> None:
     """A call that waits for the join raises GroupClosedError at close(), and the rank can be taken again."""
-    store = await open_store(meeting.url)
+    store = await open_link(meeting.url)
     group = AsyncStatelessGroup(0, 2, store)
     waiting = [asyncio.ensure_future(group.all_gather("x")), asyncio.ensure_future(group.barrier())]
     await steps(10)
@@ -115,7 +115,7 @@ async def test_what_is_too_large_together_keeps_the_group_level() -> None:
 async def test_a_store_is_vacated_however_its_members_go() -> None:
     """A join that timed out leaves no member behind; nobody waits for it to leave."""
     async with StoreServer() as server:
-        store = await open_store(server.address)
+        store = await open_link(server.address)
         with pytest.raises(GroupTimeoutError):
             await AsyncStatelessGroup(0, 2, store).join(timeout=0.05)
         async with asyncio.timeout(5):
@@ -127,7 +127,7 @@ async def test_small_frames_are_not_held_back() -> None:
     """TCP_NODELAY is on at both ends: a frame behind an unacknowledged one leaves at once (else up to 40 ms later)."""
     listening = socket.create_server(("127.0.0.1", 0))
     async with StoreServer(listen_socket=listening) as server, FaultProxy(server.address) as proxy:
-        store = await open_store(proxy.address)  # without it this would be a unix socket (aiopg.shortcut)
+        store = await open_link(proxy.address)  # without it this would be a unix socket (aiopg.shortcut)
         links = [store._client._connection, *server._started()._connections]  # type: ignore[attr-defined]
         assert len(links) == 2
         for link in links:

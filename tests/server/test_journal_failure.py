@@ -10,7 +10,7 @@ import pytest
 
 from aiopg import AsyncStatelessGroup, StoreServer
 from aiopg.client._connection import ClientConnection
-from aiopg.stores.native import NativeStore
+from aiopg.stores.native import NativeLink
 
 
 async def test_members_are_cut_off_when_the_journal_cannot_be_written(
@@ -21,7 +21,7 @@ async def test_members_are_cut_off_when_the_journal_cannot_be_written(
     await server.start()
     group = await AsyncStatelessGroup.connect(server.address, rank=0, world_size=1)
     store = group.store
-    assert isinstance(store, NativeStore)
+    assert isinstance(store, NativeLink)
     cut, client_hears = asyncio.Event(), store._client.connection_closed
 
     def hear(connection: ClientConnection, reason: str, final: bool) -> None:

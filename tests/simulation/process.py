@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiopg.address import Address
 from aiopg.group import AsyncStatelessGroup
-from aiopg.stores.native import NativeStore
+from aiopg.stores.native import NativeLink
 from tests.simulation.history import Life
 from tests.simulation.plan import Group
 from tests.simulation.workload import Member
@@ -35,7 +35,7 @@ class Process:
         self.world, self.slot, self.life = world, slot, life
         self._takeover = takeover
         self._tasks: list[asyncio.Task[Any]] = []
-        self._store: NativeStore | None = None
+        self._store: NativeLink | None = None
 
     @property
     def is_over(self) -> bool:
@@ -67,7 +67,7 @@ class Process:
         world = self.world
         await asyncio.sleep(delay)
         try:
-            self._store = await NativeStore.connect_by(
+            self._store = await NativeLink.connect_by(
                 ADDRESS, world.loop.time() + 10.0, grace=self.life.grace, road=self._road
             )
         except TimeoutError:

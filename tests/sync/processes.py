@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from aiopg import StatelessGroup, open_store
+from aiopg import StatelessGroup, open_link
 
 HOST = "127.0.0.1"
 LONG = 30.0
@@ -86,7 +86,7 @@ def await_status(url: str, name: str, value: object) -> None:
     """Return when the store at `url`, which may still be coming up, says that of itself."""
 
     async def watch() -> None:
-        store = await open_store(url, timeout=LONG)
+        store = await open_link(url, timeout=LONG)
         while (await store.status())[name] != value:
             pass
         await store.close()

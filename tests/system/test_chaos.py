@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 
-from aiopg import open_store
+from aiopg import open_link
 from aiopg.testing import FaultProxy
 
 from .ranks import HAS_TLS, Ranks, serving
@@ -70,7 +70,7 @@ async def live_through(url: str, listen: str | None, cuts: int) -> None:
 
 async def check_store(url: str) -> None:
     """All was read, and the group still has all its members."""
-    store = await open_store(url, timeout=10)
+    store = await open_link(url, timeout=10)
     status = await store.status()
     await store.close()
     (group,) = cast(list[dict[str, Any]], status["groups"])

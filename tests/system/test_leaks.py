@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aiopg import AiopgError, AsyncStatelessGroup, open_store
+from aiopg import AiopgError, AsyncStatelessGroup, open_link
 
 from .ranks import Ranks, alive, resident_bytes, serving, wait_until
 
@@ -98,7 +98,7 @@ ENDS = (in_peace, while_calls_wait, after_cancels, by_abort, by_loss)
 
 async def is_vacant(url: str) -> bool:
     """Whether the store holds nothing."""
-    store = await open_store(url, timeout=10)
+    store = await open_link(url, timeout=10)
     status = await store.status()
     await store.close()
     return [status[name] for name in ("groups", "rounds", "bytes", "members")] == [[], 0, 0, 0]

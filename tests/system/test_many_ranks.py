@@ -15,7 +15,7 @@ from aiopg.outflow import PIECE_BYTES
 from aiopg.server import _connection, _sessions
 from aiopg.server._connection import ServerConnection
 from aiopg.stores.base import Buffer, Call, Member, Needs
-from aiopg.stores.native import NativeStore
+from aiopg.stores.native import NativeLink
 
 from .ranks import resident_bytes, serving
 
@@ -41,12 +41,12 @@ def call(op: str, rank: int, seq: int = 0, group: str = "many") -> Call:
     return Call(op, group, rank, 0, seq, loop, loop.time(), loop.time() + PATIENCE)
 
 
-async def links(url: str, count: int) -> list[NativeStore]:
+async def links(url: str, count: int) -> list[NativeLink]:
     """As many sessions, all dialled at once."""
-    return await asyncio.gather(*(NativeStore.connect(url, timeout=PATIENCE) for _ in range(count)))
+    return await asyncio.gather(*(NativeLink.connect(url, timeout=PATIENCE) for _ in range(count)))
 
 
-async def team(stores: list[NativeStore], group: str = "many") -> list[Member]:
+async def team(stores: list[NativeLink], group: str = "many") -> list[Member]:
     """A group, one rank for each link."""
     size = len(stores)
     return await asyncio.gather(
@@ -65,7 +65,7 @@ async def rounds(members: list[Member], seq: int, part: bytes = b"") -> list[int
     return await asyncio.gather(*(one(rank, member) for rank, member in enumerate(members)))
 
 
-async def close(stores: list[NativeStore]) -> None:
+async def close(stores: list[NativeLink]) -> None:
     """Close all links."""
     await asyncio.gather(*(store.close() for store in stores))
 

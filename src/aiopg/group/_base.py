@@ -41,7 +41,7 @@ from aiopg.group._arguments import (
 from aiopg.group._aside import Aside, Decoded, Lanes
 from aiopg.group._numbers import Numbers
 from aiopg.server.hosting import HostedStore
-from aiopg.stores.base import Buffer, Call, Member, Parts, Store, Tag
+from aiopg.stores.base import Buffer, Call, Member, Parts, StoreLink, Tag
 
 __all__ = ["DEFAULT_TIMEOUT", "GroupBase", "PendingCall"]
 
@@ -92,7 +92,7 @@ class GroupBase:
         self,
         rank: int,
         world_size: int,
-        store: Store,
+        store: StoreLink,
         socket: socket.socket | None = None,
         data_expiration_seconds: float = 3600,
         *,

@@ -19,7 +19,7 @@ from aiopg.group._members import Members
 from aiopg.group._messages import Messages
 from aiopg.group._rendezvous import PAUSE_SECONDS, Access, find_store, found_store
 from aiopg.server.hosting import HostedStore, StoreHost, check_host
-from aiopg.stores import open_store
+from aiopg.stores import open_link
 from aiopg.tls import Encryption
 from aiopg.tokens import member_token
 
@@ -193,7 +193,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         check_expiration(data_expiration_seconds)
         grace = check_grace(reconnect_grace)
         deadline = asyncio.get_running_loop().time() + check_timeout(store_timeout)
-        store = await open_store(url, timeout=store_timeout, grace=grace, token=token, ssl=ssl)
+        store = await open_link(url, timeout=store_timeout, grace=grace, token=token, ssl=ssl)
         made = cls(
             rank, world_size, store, None, data_expiration_seconds,
             group=group, codec=codec, store_timeout=store_timeout,

@@ -12,7 +12,7 @@ from aiopg.address import Address
 from aiopg.errors import AddressInUseError, GroupTimeoutError, StoreUnreachableError
 from aiopg.server.hosting import Admission, HostedStore, StoreHost, host_store
 from aiopg.server.listen import address_of, bind
-from aiopg.stores.native import NativeStore
+from aiopg.stores.native import NativeLink
 from aiopg.tls import Encryption
 
 __all__ = ["PAUSE_SECONDS", "Access", "find_store", "found_store"]
@@ -43,9 +43,9 @@ class Access(NamedTuple):
             raise ValueError("rank 0 hosts the store and is a member of it: give aiopg.Tls(...) instead of a context")
         return Admission(self.token, self.tls, self.insecure)
 
-    async def connect_once(self, address: Address, deadline: float) -> NativeStore:
-        """See `NativeStore.connect_once`."""
-        return await NativeStore.connect_once(address, deadline, grace=self.grace, token=self.token, tls=self.tls)
+    async def connect_once(self, address: Address, deadline: float) -> NativeLink:
+        """See `NativeLink.connect_once`."""
+        return await NativeLink.connect_once(address, deadline, grace=self.grace, token=self.token, tls=self.tls)
 
 
 async def found_store(
@@ -56,7 +56,7 @@ async def found_store(
     listen_socket: socket.socket | None,
     store_host: StoreHost,
     access: Access,
-) -> tuple[NativeStore, HostedStore | None]:
+) -> tuple[NativeLink, HostedStore | None]:
     """Rank 0: host a store on `address`, or join the aiopg store that serves there already; and a link to it.
 
     Raises:
@@ -79,7 +79,7 @@ async def found_store(
 
 async def _host_or_join(
     address: Address, store_host: StoreHost, access: Access
-) -> tuple[NativeStore, HostedStore | None]:
+) -> tuple[NativeLink, HostedStore | None]:
     loop = asyncio.get_running_loop()
     give_up = loop.time() + FREE_SECONDS
     while True:
@@ -96,7 +96,7 @@ async def _host_or_join(
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _host(listen_socket: socket.socket, store_host: StoreHost, access: Access) -> tuple[NativeStore, HostedStore]:
+async def _host(listen_socket: socket.socket, store_host: StoreHost, access: Access) -> tuple[NativeLink, HostedStore]:
     address = address_of(listen_socket)
     hosted = await host_store(store_host, listen_socket, access.admission)
     try:
@@ -106,7 +106,7 @@ async def _host(listen_socket: socket.socket, store_host: StoreHost, access: Acc
         raise
 
 
-async def find_store(address: Address, deadline: float, *, group: str, access: Access) -> NativeStore:
+async def find_store(address: Address, deadline: float, *, group: str, access: Access) -> NativeLink:
     """Any other rank: a link to the store that rank 0 hosts on `address`.
 
     Raises:
@@ -116,7 +116,7 @@ async def find_store(address: Address, deadline: float, *, group: str, access: A
     """
     started = asyncio.get_running_loop().time()
     try:
-        return await NativeStore.connect_by(address, deadline, grace=access.grace, token=access.token, tls=access.tls)
+        return await NativeLink.connect_by(address, deadline, grace=access.grace, token=access.token, tls=access.tls)
     except TimeoutError as error:
         raise _join_timed_out(group, (0,), started) from error
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 import importlib
 from urllib.parse import urlsplit
 
-from aiopg.stores.base import Store
+from aiopg.stores.base import StoreLink
 from aiopg.tls import Encryption
 
-__all__ = ["Store", "open_store"]
+__all__ = ["StoreLink", "open_link"]
 
 _SCHEMES = {
-    "aiopg": ("aiopg.stores.native", "NativeStore"),
-    "unix": ("aiopg.stores.native", "NativeStore"),
-    "memory": ("aiopg.stores.memory", "MemoryStore"),
+    "aiopg": ("aiopg.stores.native", "NativeLink"),
+    "unix": ("aiopg.stores.native", "NativeLink"),
+    "memory": ("aiopg.stores.memory", "MemoryLink"),
 }
 
 
-async def open_store(
+async def open_link(
     url: str,
     *,
     timeout: float = 300.0,
     grace: float = 5.0,
     token: str | None = None,
     ssl: Encryption | None = None,
-) -> Store:
+) -> StoreLink:
     """A link to the store at `url`: `aiopg://host:port`, `unix:///path` or `memory://name`.
 
     Args:
@@ -45,5 +45,5 @@ async def open_store(
         raise ValueError(f"no store is known by {url!r}; a store's URL begins with one of {known}")
     module, name = _SCHEMES[scheme]
     kind = getattr(importlib.import_module(module), name)
-    store: Store = await kind.connect(url, timeout=timeout, grace=grace, token=token, tls=ssl)
+    store: StoreLink = await kind.connect(url, timeout=timeout, grace=grace, token=token, tls=ssl)
     return store

@@ -1,7 +1,8 @@
 """The contract between a group and whatever store it talks to: verbs, not bytes.
 
-A `Store` is this process's link to a store. `Store.join` takes a rank of a group and gives a `Member`, whose verbs
-are what the group is made of. Every verb keeps these rules, on every store:
+A `StoreLink` is this process's link to a store. `StoreLink.join` takes a rank of a group and gives a `Member`, whose
+verbs are what the group is made of; `StoreLink.keys` gives the verbs of a key space (`stores.keys`). Every verb keeps
+these rules, on every store:
 
 1. *Deadline.* It ends by `call.deadline`, with the result or with `call.timed_out(...)`, which names who arrived and
    who is missing as far as the store says so within `FACTS_SECONDS`.
@@ -30,6 +31,7 @@ from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import Needs, Tag
 from aiopg._core.parts import Parts
 from aiopg.errors import GroupTimeoutError, Outcome, describe_ranks
+from aiopg.stores.keys import Keys
 
 __all__ = [
     "FACTS_SECONDS",
@@ -43,7 +45,7 @@ __all__ = [
     "Needs",
     "NumberUsedError",
     "Parts",
-    "Store",
+    "StoreLink",
     "Tag",
 ]
 
@@ -144,13 +146,13 @@ class NumberUsedError(Exception):
     """
 
 
-class Store(ABC):
+class StoreLink(ABC):
     """This process's link to a store. One link serves any number of groups; it belongs to one event loop."""
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where the store is; `open_store(url)` on another process reaches the same one."""
+        """Where the store is; `open_link(url)` on another process reaches the same one."""
 
     @property
     @abstractmethod
@@ -173,6 +175,10 @@ class Store(ABC):
             RankConflictError, WorldSizeMismatchError: at once.
             StoreLostError: the link ended.
         """
+
+    @abstractmethod
+    def keys(self, member: Member | None = None) -> Keys:
+        """The keys of the store itself, or those of the incarnation that this member of it sits in."""
 
     @abstractmethod
     async def status(self) -> dict[str, object]:

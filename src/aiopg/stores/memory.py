@@ -19,10 +19,10 @@ from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Command, Event
 from aiopg._core.replies import SessionId
 from aiopg.errors import GroupClosedError
-from aiopg.stores._engine_store import EngineStore
+from aiopg.stores._engine_link import EngineLink
 from aiopg.stores.base import Capabilities
 
-__all__ = ["MemoryHub", "MemoryStore"]
+__all__ = ["MemoryHub", "MemoryLink"]
 
 
 class MemoryHub:
@@ -32,10 +32,10 @@ class MemoryHub:
         self.limits = limits or Limits()
         self._engine = Engine(self.limits, {"pid": os.getpid()})
         self._lock = threading.RLock()  # stores of several event loops may share this hub
-        self._stores: weakref.WeakValueDictionary[SessionId, MemoryStore] = weakref.WeakValueDictionary()
+        self._stores: weakref.WeakValueDictionary[SessionId, MemoryLink] = weakref.WeakValueDictionary()
         self._ids = itertools.count(1)
 
-    def enter(self, store: MemoryStore) -> int:
+    def enter(self, store: MemoryLink) -> int:
         """A session for this store."""
         with self._lock:
             session = next(self._ids)
@@ -70,7 +70,7 @@ _hubs: weakref.WeakValueDictionary[str, MemoryHub] = weakref.WeakValueDictionary
 _hubs_lock = threading.Lock()
 
 
-class MemoryStore(EngineStore):
+class MemoryLink(EngineLink):
     """A link to an engine in this process. Made by `connect`, or on a hub of one's own."""
 
     def __init__(self, hub: MemoryHub, url: str = "memory://") -> None:
@@ -82,10 +82,10 @@ class MemoryStore(EngineStore):
         self._session = hub.enter(self)
 
     def __repr__(self) -> str:
-        return f"<MemoryStore {self._url} calls={len(self._calls)}>"
+        return f"<MemoryLink {self._url} calls={len(self._calls)}>"
 
     @classmethod
-    async def connect(cls, url: str, *, timeout: float, grace: float, **_: object) -> MemoryStore:
+    async def connect(cls, url: str, *, timeout: float, grace: float, **_: object) -> MemoryLink:
         """A link to the engine of that name; the first to ask for a name makes it. Never waits, and has no connection
         that could break and no stranger who could come: timeout, grace, token and TLS mean nothing here.
 

@@ -10,15 +10,15 @@ from typing import Self
 from aiopg.address import Address
 from aiopg.client import GRACE_SECONDS, Client, Road, dial, dial_once, take_road
 from aiopg.errors import GroupClosedError, StoreLostError, StoreUnreachableError
-from aiopg.stores._engine_store import EngineStore
+from aiopg.stores._engine_link import EngineLink
 from aiopg.stores.base import Capabilities
 from aiopg.tls import Encryption, client_context
 from aiopg.tokens import member_token
 
-__all__ = ["NativeStore"]
+__all__ = ["NativeLink"]
 
 
-class NativeStore(EngineStore):
+class NativeLink(EngineLink):
     """A session with a `StoreServer`. Made by `connect`."""
 
     def __init__(self, client: Client) -> None:
@@ -32,7 +32,7 @@ class NativeStore(EngineStore):
         self._farewell = _farewell(client)
 
     def __repr__(self) -> str:
-        return f"<NativeStore {self.url} calls={len(self._calls)} {self._client!r}>"
+        return f"<NativeLink {self.url} calls={len(self._calls)} {self._client!r}>"
 
     @classmethod
     async def connect(

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from aiopg._core.messages import Command, Join, Status, Vacate, unpack_value
 from aiopg.stores._calls import Calls, DeadlinePassedError, Gate, Pending
 from aiopg.stores._engine_member import EngineMember
-from aiopg.stores.base import FACTS_SECONDS, Call, Member, Store
+from aiopg.stores.base import FACTS_SECONDS, Call, Member, StoreLink
+from aiopg.stores.keys import Keys
 
-__all__ = ["EngineStore"]
+__all__ = ["EngineLink"]
 
 
-class EngineStore(Store):
-    """The verbs of `Store` as the engine's commands; subclasses carry the commands there and the events back."""
+class EngineLink(StoreLink):
+    """The verbs of `StoreLink` as the engine's commands; subclasses carry the commands there and the events back."""
 
     def __init__(self, send: Callable[[Command], object], payload_bytes: int, gate: Gate | None = None) -> None:
         self._calls = Calls(send, gate)
@@ -59,6 +60,9 @@ class EngineStore(Store):
         self._calls.recall(join)
         if not self._calls.is_lost:
             self._calls.submit(Vacate, seat)
+
+    def keys(self, member: Member | None = None) -> Keys:
+        raise NotImplementedError  # the engine's side is under way
 
     async def status(self) -> dict[str, object]:
         status = self._calls.submit(Status)
