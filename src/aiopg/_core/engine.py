@@ -16,7 +16,9 @@ from copy import copy
 from typing import Any, TypeAlias, cast
 
 from aiopg._core.frames import body_size
-from aiopg._core.groups import Groups, Queued, Seat
+from aiopg._core.groups import Common, Groups, Incarnation, Queued, Seat
+from aiopg._core.key_messages import KeyCommand
+from aiopg._core.keys.requests import REQUESTS
 from aiopg._core.limits import Limits
 from aiopg._core.messages import (
     Abort,
@@ -99,6 +101,7 @@ class Engine:
             Expire: self._expire,
             Watch: self._watch,
             Status: self._status,
+            **dict.fromkeys(REQUESTS, self._on_keys),
         }
 
     # ------------------------------------------------------------------------------------------------- inputs
@@ -149,14 +152,21 @@ class Engine:
                 waiting.withdraw()
         for seat in seats.values():
             self._groups.lose(seat, reason)
+        self._groups.common.keys.end_owner((session, 0))
         self._replies.end_session(session)
         self._seat_queued()
         return self._replies.drain()
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due, or None while nothing can expire."""
-        ttl = min((incarnation.ttl for incarnation in self._groups if incarnation.bytes), default=math.inf)
-        return None if ttl == math.inf else self._swept + max(ttl / SWEEPS_PER_TTL, SWEEP_SECONDS_LEAST)
+        ttl, end = math.inf, self._groups.common.keys.values.next_end()
+        for incarnation in self._groups:
+            if incarnation.waiting_bytes:
+                ttl = min(ttl, incarnation.ttl)
+            if incarnation.keys is not None:
+                end = min(end, incarnation.keys.values.next_end())
+        when = min(self._swept + max(ttl / SWEEPS_PER_TTL, SWEEP_SECONDS_LEAST), end)
+        return None if when == math.inf else when
 
     def handle_timer(self, now: float) -> Events:
         """Drop what is past its time."""
@@ -164,6 +174,9 @@ class Engine:
         for incarnation in self._groups:
             incarnation.mailboxes.expire(now)
             incarnation.rounds.expire(now)
+            if incarnation.keys is not None:
+                incarnation.keys.values.expire(now)
+        self._groups.common.keys.values.expire(now)
         return self._replies.drain()
 
     # -------------------------------------------------------------------------------------------------- state
@@ -186,6 +199,7 @@ class Engine:
             "rounds": sum(len(incarnation.rounds) for incarnation in seen),
             "bytes": sum(incarnation.bytes for incarnation in seen),
             "members": sum(len(incarnation.seats) for incarnation in seen),
+            "keys": self._groups.common.keys.describe() if scope == ANY_GROUP else None,
         }
 
     # ---------------------------------------------------------------------------------------------- membership
@@ -366,6 +380,27 @@ class Engine:
             incarnation.rounds.arrive(session, seat.rank, arrive, now, seat.ttl)
         except AiopgError:
             incarnation.count_again()
+            raise
+
+    # ---------------------------------------------------------------------------------------------------- keys
+
+    def _on_keys(self, session: SessionId, command: KeyCommand, now: float) -> None:
+        home: Incarnation | Common
+        if command.seat:
+            home = self._working_seat(session, command.seat).incarnation
+            space = home.key_space()
+        else:
+            if session in self._scopes:
+                raise AuthenticationError(
+                    "", "this member's token is for some groups, and the store's own keys are for all"
+                )
+            home = self._groups.common
+            space = home.keys
+        space.values.expire(now)
+        try:
+            REQUESTS[type(command)](space, session, command, now)
+        except AiopgError:
+            home.count_again()
             raise
 
     # ---------------------------------------------------------------------------------------------- every call

@@ -29,6 +29,7 @@ from copy import copy
 
 from aiopg._core.frames import Body
 from aiopg._core.history import History
+from aiopg._core.keys import Space
 from aiopg._core.limits import Limits
 from aiopg._core.mailboxes import Mailboxes
 from aiopg._core.messages import Join, pack_value
@@ -44,7 +45,7 @@ from aiopg.errors import (
     WorldSizeMismatchError,
 )
 
-__all__ = ["Groups", "Incarnation", "Queued", "Seat"]
+__all__ = ["Common", "Groups", "Incarnation", "Queued", "Seat"]
 
 TALLY_STEP = 64 * 1024
 """A group's bytes are counted in the store's total when they changed by more than this: to add every payload to both
@@ -126,23 +127,35 @@ class Incarnation:
         """Of `bytes`, what the store's total counts."""
         self.mailboxes = Mailboxes(name, groups.limits, groups.replies)
         self.rounds = Rounds(name, world_size, groups.limits, groups.replies)
+        self.keys: Space | None = None
+        """Its key space, once a member has asked for it."""
 
     @property
     def bytes(self) -> int:
-        """Payload bytes that wait in this incarnation."""
+        """Payload bytes that wait in this incarnation, and those of its keys."""
+        return self.waiting_bytes + (self.keys.bytes if self.keys is not None else 0)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Payload bytes that wait to be read, and may expire before that."""
         return self.mailboxes.bytes + self.rounds.bytes
+
+    def key_space(self) -> Space:
+        """The keys of this incarnation's members."""
+        if self.keys is None:
+            self.keys = Space(self, self.number, self.groups.limits, self.groups.replies)
+        return self.keys
 
     def check_room(self, size: int) -> None:
         """Raises `StoreFullError` if `size` more bytes are too many."""
         held = self.mailboxes.bytes + self.rounds.bytes + size
+        if self.keys is not None:
+            held += self.keys.bytes
         limits = self.groups.limits
         if held > limits.group_bytes:
             raise StoreFullError("group_bytes", limits.group_bytes, f"group {self.name!r}")
         if abs(held - self.tallied) > TALLY_STEP:
-            if self.groups.tally + held - self.tallied > limits.store_bytes:
-                self.groups.count_again()
-            if self.groups.tally + held - self.tallied > limits.store_bytes:
-                raise StoreFullError("store_bytes", limits.store_bytes, "all groups together")
+            self.groups.check_tally(held - self.tallied)
             self.groups.tally += held - self.tallied
             self.tallied = held
 
@@ -169,6 +182,8 @@ class Incarnation:
             self.history.add("aborted", error.origin, error.reason)
             self.mailboxes.abort(error)
             self.rounds.abort(error)
+            if self.keys is not None:
+                self.keys.fail(error)
 
     def describe(self) -> dict[str, object]:
         """State for people, plain values only."""
@@ -182,8 +197,33 @@ class Incarnation:
             "rounds": self.rounds.describe(),
             "mailboxes": len(self.mailboxes),
             "messages": self.mailboxes.messages,
+            "keys": self.keys.describe() if self.keys is not None else None,
             "bytes": self.bytes,
         }
+
+
+class Common:
+    """The store's own keys, for every session that may see all groups."""
+
+    __slots__ = ("_groups", "keys", "tallied")
+
+    def __init__(self, groups: Groups) -> None:
+        self._groups = groups
+        self.keys = Space(self, 0, groups.limits, groups.replies)
+        self.tallied = 0
+        """Of their bytes, what the store's total counts."""
+
+    def check_room(self, size: int) -> None:
+        """Raises `StoreFullError` if `size` more bytes are too many."""
+        held = self.keys.bytes + size
+        self._groups.check_tally(held - self.tallied)
+        self._groups.tally += held - self.tallied
+        self.tallied = held
+
+    def count_again(self) -> None:
+        """Have the store's total count what is here."""
+        self._groups.tally += self.keys.bytes - self.tallied
+        self.tallied = self.keys.bytes
 
 
 class Groups:
@@ -195,7 +235,8 @@ class Groups:
         self._incarnations: dict[str, list[Incarnation]] = {}  # oldest first, never an empty list
         self._last_number = 0
         self.tally = 0
-        """Payload bytes that wait in all groups, within `TALLY_STEP` a group."""
+        """Bytes of all groups, within `TALLY_STEP` a group, and of the store's own keys."""
+        self.common = Common(self)
 
     def __len__(self) -> int:
         return sum(len(lives) for lives in self._incarnations.values())
@@ -264,10 +305,18 @@ class Groups:
         self._incarnations.setdefault(join.group, []).append(incarnation)
         return incarnation
 
+    def check_tally(self, more: int) -> None:
+        """Raises `StoreFullError` if so many more bytes are too many for the store."""
+        if self.tally + more > self.limits.store_bytes:
+            self.count_again()
+        if self.tally + more > self.limits.store_bytes:
+            raise StoreFullError("store_bytes", self.limits.store_bytes, "all groups together")
+
     def count_again(self) -> None:
         """Count what all groups hold: the tally does not follow what is read, expires or is dropped."""
         for incarnation in self:
             incarnation.count_again()
+        self.common.count_again()
 
     def unseat(self, seat: Seat) -> None:
         """A joiner withdraws: its seat is as if never taken, also where the incarnation has become live meanwhile."""
@@ -290,6 +339,8 @@ class Groups:
         incarnation.gone[seat.rank] = error
         incarnation.mailboxes.lose(seat.rank, error)
         incarnation.rounds.lose(seat.rank, error)
+        if incarnation.keys is not None:
+            incarnation.keys.end_owner((seat.session, seat.seat))
         incarnation.history.add(what, seat.rank, reason)
         if not incarnation.seats:
             self._drop(incarnation)

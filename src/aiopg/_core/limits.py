@@ -60,6 +60,27 @@ class Limits:
     world_size: int = 16384
     """Ranks of one group."""
 
+    keys: int = 131072
+    """Keys, and queues that hold something, of one key space (torch's store: 128 Ki)."""
+
+    key_bytes: int = 1 * KIB
+    """Length of the name of a key, a queue, a meeting or a lock, UTF-8 (torch's store: 8 KiB)."""
+
+    value_bytes: int = 16 * MIB
+    """What a key holds, or one item of a queue (torch's store: 8 MiB, then a reset). Larger things go by `send`."""
+
+    keys_per_call: int = 1024
+    """Keys of one call."""
+
+    queue_items: int = 65536
+    """Items that wait in one queue."""
+
+    kept_changes: int = 4096
+    """Changes of keys that a space keeps for those who watch it and are slow to ask for them."""
+
+    kept_changes_bytes: int = 4 * MIB
+    """Bytes of the keys and values in them."""
+
     groups: int = 4096
     """Live groups on one store."""
 

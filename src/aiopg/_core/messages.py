@@ -16,6 +16,7 @@ import msgpack
 
 from aiopg import errors
 from aiopg._core.frames import Body
+from aiopg._core.key_messages import KeyCommand
 from aiopg.errors import AiopgError, ProtocolError
 
 __all__ = [
@@ -291,7 +292,21 @@ class Withdrawn(NamedTuple):
 
 
 Command: TypeAlias = (
-    Join | Leave | Vacate | Abort | Put | TakeBack | Take | Arrive | Cancel | Void | Inquire | Expire | Watch | Status
+    Join
+    | Leave
+    | Vacate
+    | Abort
+    | Put
+    | TakeBack
+    | Take
+    | Arrive
+    | Cancel
+    | Void
+    | Inquire
+    | Expire
+    | Watch
+    | Status
+    | KeyCommand
 )
 COMMANDS: Final = frozenset(get_args(Command))
 Event: TypeAlias = Answer | Failed | Withdrawn

@@ -45,6 +45,9 @@ class Waiting(ABC):
     def confirmed(self) -> None:  # noqa: B027 (few calls ever ask for a receipt)
         """The caller has acknowledged an answer that asked for it."""
 
+    def unconfirmed(self) -> None:  # noqa: B027
+        """The caller's session ended before it did."""
+
 
 class Replies:
     """The waiting calls of all sessions, and the events to deliver."""
@@ -156,7 +159,8 @@ class Replies:
     def end_session(self, session: SessionId) -> None:
         """Forget a session that is over: its calls get no event any more."""
         self._waiting.pop(session, None)
-        self._receipts.pop(session, None)
+        for waiting in self._receipts.pop(session, {}).values():
+            waiting.unconfirmed()
         self._events = [event for event in self._events if event[0] != session]
 
     def drain(self) -> list[tuple[SessionId, Event]]:

@@ -27,20 +27,24 @@ import msgpack
 from aiopg import errors
 from aiopg._core import engine, exchange, groups, history, mailboxes, messages, replies, round, rounds, session
 from aiopg._core.frames import Buffer
+from aiopg._core.keys import changes, locks, meetings, queues, space, values, waits
 from aiopg._core.limits import Limits
 from aiopg.errors import AiopgError, Outcome, ProtocolError, UsageError
 
 __all__ = ["VERSION", "dump", "load"]
 
-VERSION = 2
+VERSION = 3
 """Of the graph's classes and their attributes. A snapshot of another version is refused, never guessed at."""
 
 _CLASSES: tuple[type[Any], ...] = (
     exchange.Exchange, exchange.Line, session.Session, engine.Engine, replies.Replies,
     groups.Groups, groups.Incarnation, groups.Seat, groups.Queued, history.History, history._Watching,
     mailboxes.Mailboxes, mailboxes._Mailbox, mailboxes._Take, rounds.Rounds, round.Round, round.Arrival,
+    groups.Common, space.Space, values.Values, values._Value, changes.Changes, changes._Follower,
+    queues.Queues, queues._Queue, queues._Pop, waits.Waits, waits._Presence,
+    meetings.Meetings, meetings._Meeting, meetings._Meet, locks.Locks, locks._Lock, locks._Asking,
 )  # fmt: skip
-_TUPLES: tuple[type[Any], ...] = (mailboxes._Letter, round.Signature, messages.Join)
+_TUPLES: tuple[type[Any], ...] = (mailboxes._Letter, round.Signature, messages.Join, changes._Change, queues._Item)
 _ERRORS = {cls.__name__: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, AiopgError)}
 _NOT_STATE: dict[type[Any], frozenset[str]] = {
     engine.Engine: frozenset({"_handlers", "_about"}),

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 import msgpack
 
+from aiopg._core import key_messages as k
 from aiopg._core import messages as m
 from aiopg._core.frames import JOIN_BELOW, LENGTHS_BYTES, PREFIX_CODES, PREFIX_HEAD_BYTES, Body, Buffer, Received
 from aiopg.errors import ProtocolError, UsageError
@@ -57,6 +58,24 @@ _WIRE: dict[int, tuple[type[Any], tuple[object, ...]]] = {
     50: (m.Answer, (int, bool)),
     51: (m.Failed, (int,)),
     52: (m.Withdrawn, (int,)),
+    60: (k.SetKeys, (int, int, int, float, bool)),
+    61: (k.GetKeys, (int, int, int)),
+    62: (k.WaitKeys, (int, int, int)),
+    63: (k.CheckKeys, (int, int, int)),
+    64: (k.AddKey, (int, int, int, str)),
+    65: (k.AppendKey, (int, int, str)),
+    66: (k.CompareSet, (int, int, bool, str)),
+    67: (k.DeleteKeys, (int, int, int)),
+    68: (k.ListKeys, (int, int, str)),
+    69: (k.CountKeys, (int, int, str)),
+    70: (k.Push, (int, int, str)),
+    71: (k.Pop, (int, int, bool, str)),
+    72: (k.PutBack, (int, int, int, str)),
+    73: (k.QueueLength, (int, int, str)),
+    74: (k.Meet, (int, int, int, str)),
+    75: (k.Lock, (int, int, str)),
+    76: (k.Unlock, (int, int, int, str)),
+    77: (k.Follow, (int, int, int, str)),
 }
 _OP_NUMBER = {op: number for number, op in enumerate(m.COLLECTIVES)}
 
@@ -127,7 +146,20 @@ def _plain(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Enco
         message: m.Message = _new(cls, (*unpack(head), body))
         return message
 
-    return encode, decode
+    bools = _places_of_bools(fields)
+    return encode, _with_bools(cls, bools, decode) if bools else decode
+
+
+def _with_bools(cls: type[Any], bools: list[int], decode: _Decode) -> _Decode:
+    """The same with its bools looked at."""
+
+    def decode_checked(head: bytes, body: Body) -> m.Message:
+        message = decode(head, body)
+        if any(head[place] > 1 for place in bools):
+            raise _no_bool(cls)
+        return message
+
+    return decode_checked
 
 
 def _with_texts(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:

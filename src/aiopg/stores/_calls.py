@@ -28,7 +28,7 @@ from aiopg._core.messages import (
 )
 from aiopg.errors import AiopgError, GroupClosedError, ProtocolError
 from aiopg.stores._alarms import Alarms
-from aiopg.stores.base import WARN_AGAIN_SECONDS, WARN_SECONDS, Call
+from aiopg.stores.base import WARN_AGAIN_SECONDS, WARN_SECONDS
 
 _new = tuple.__new__  # a NamedTuple's own constructor is a Python function that does no more
 
@@ -36,6 +36,28 @@ __all__ = ["Calls", "DeadlinePassedError", "Facts", "Gate", "Pending", "Waiter"]
 
 Facts: TypeAlias = tuple[list[int] | None, list[int] | None]
 """Ranks that arrived, ranks that are missing; None where the store does not know."""
+
+
+class Timed(Protocol):
+    """A call as its waits see it: `base.Call`, `keys.KeyCall`."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it runs in."""
+
+    @property
+    def started(self) -> float:
+        """When it was made, loop time."""
+
+    @property
+    def deadline(self) -> float:
+        """When it is to end."""
+
+    def timed_out(self, arrived: None, missing: None) -> AiopgError:
+        """The error of its deadline, where the store has said nothing."""
+
+    def warn(self, arrived: list[int] | None, missing: list[int] | None) -> None:
+        """It waits for long."""
 
 
 class DeadlinePassedError(Exception):
@@ -49,8 +71,8 @@ class Waiter:
 
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
-        self._call: Call | None = None
-        self._overdue: Callable[[Any, Call], None]
+        self._call: Timed | None = None
+        self._overdue: Callable[[Any, Any], None]
         self._look_at = 0.0
         self.future: asyncio.Future[None] | None = None
         self.woken = False
@@ -71,7 +93,7 @@ class Waiter:
         self._look_at = min(self._look_at + WARN_AGAIN_SECONDS, call.deadline)
         self._alarms.set(self, self._look_at)
 
-    async def wait(self, call: Call, overdue: Callable[[Self, Call], None]) -> None:
+    async def wait(self, call: Timed, overdue: Callable[[Self, Any], None]) -> None:
         """Wait to be woken until the call's deadline; `overdue` is called when it has waited for long, and again.
 
         Raises `DeadlinePassedError`.
@@ -85,7 +107,7 @@ class Waiter:
         if not self.woken:
             raise DeadlinePassedError
 
-    def watch(self, call: Call, overdue: Callable[[Self, Call], None]) -> asyncio.Future[None]:
+    def watch(self, call: Timed, overdue: Callable[[Self, Any], None]) -> asyncio.Future[None]:
         """`wait` without its coroutine, for which every call of a group would pay: a future that ends when it would.
 
         Whether it was woken says `woken`. Who does not await it to its end calls `drop`.
@@ -216,7 +238,7 @@ class Calls:
         """Whether the link is over."""
         return self._lost is not None
 
-    async def find_room(self, call: Call) -> None:
+    async def find_room(self, call: Timed) -> None:
         """Wait until the link takes another call; first come, first served. Raises `GroupTimeoutError`."""
         waiter = Waiter(self.alarms)
         self.line.append(waiter)
@@ -265,7 +287,7 @@ class Calls:
         if pending.outcome is None and self._lost is None:
             self._send(Cancel(pending.number))
 
-    def inquire(self, pending: Pending, call: Call) -> None:
+    def inquire(self, pending: Pending, call: Timed) -> None:
         """Have `call` warn with what the store knows of it."""
         if self._lost is not None:
             return

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from aiopg._core.messages import Command, Join, Status, Vacate, unpack_value
 from aiopg.stores._calls import Calls, DeadlinePassedError, Gate, Pending
+from aiopg.stores._engine_keys import EngineKeys
 from aiopg.stores._engine_member import EngineMember
 from aiopg.stores.base import FACTS_SECONDS, Call, Member, StoreLink
 from aiopg.stores.keys import Keys
@@ -62,7 +63,11 @@ class EngineLink(StoreLink):
             self._calls.submit(Vacate, seat)
 
     def keys(self, member: Member | None = None) -> Keys:
-        raise NotImplementedError  # the engine's side is under way
+        if member is None:
+            return EngineKeys(self._calls, 0)
+        if not isinstance(member, EngineMember):
+            raise TypeError(f"not a member of this link: {member!r}")
+        return EngineKeys(self._calls, member.seat)
 
     async def status(self) -> dict[str, object]:
         status = self._calls.submit(Status)

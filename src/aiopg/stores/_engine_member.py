@@ -61,7 +61,7 @@ class EngineMember(Member):
     def __init__(self, calls: Calls, seat: int, rank: int, world_size: int, incarnation: int) -> None:
         self.incarnation = incarnation
         self._calls = calls
-        self._seat = seat
+        self.seat = seat
         self._rank = rank
         self._world_size = world_size
         self._incoming: dict[tuple[int, Tag], Incoming] = {}
@@ -81,7 +81,7 @@ class EngineMember(Member):
                 return
         if self._calls.gate.full or self._calls.line:
             await self._calls.find_room(call)
-        put = self._calls.begin(Put, (self._seat, dst, call.tag, payload))
+        put = self._calls.begin(Put, (self.seat, dst, call.tag, payload))
         try:
             await put.watch(call, _warn)
         except BaseException as error:
@@ -98,7 +98,7 @@ class EngineMember(Member):
         outgoing = self._outgoing.get(mailbox)
         if outgoing is None:
             dst, tag = mailbox
-            take_back = (TakeBack, self._seat, dst, tag)
+            take_back = (TakeBack, self.seat, dst, tag)
             outgoing = Outgoing(self._calls, take_back)
             self._outgoing[mailbox] = outgoing
         outgoing.cancelled(put, payload)
@@ -121,7 +121,7 @@ class EngineMember(Member):
 
     def _open_incoming(self, src: int, tag: Tag) -> Incoming:
         mailbox = (src, tag)
-        fields = (self._seat, src, tag, ())
+        fields = (self.seat, src, tag, ())
         incoming = Incoming(self._calls, src, fields, lambda: self._drop_incoming(mailbox))
         self._incoming[mailbox] = incoming
         return incoming
@@ -145,7 +145,7 @@ class EngineMember(Member):
         if calls.gate.full or calls.line:
             await calls.find_room(call)
         body: Body = () if not parts else (parts[0],) if len(parts) == 1 else join_parts(parts)
-        fields = (self._seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body)
+        fields = (self.seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body)
         arrival = calls.begin(Arrive, fields)
         try:
             await arrival.watch(call, calls.inquire)
@@ -219,18 +219,18 @@ class EngineMember(Member):
     # --------------------------------------------------------------------------------------------- membership
 
     async def expire(self, call: Call) -> int:
-        expired = self._calls.submit(Expire, self._seat)
+        expired = self._calls.submit(Expire, self.seat)
         await self._simply(expired, call)
         count: int = unpack_value(expired.result())
         return count
 
     async def abort(self, call: Call, reason: str) -> None:
-        abort = self._calls.submit(Abort, self._seat, reason[:ABORT_CHARACTERS])
+        abort = self._calls.submit(Abort, self.seat, reason[:ABORT_CHARACTERS])
         await self._simply(abort, call)
         abort.result()
 
     async def happenings(self, call: Call, after: int) -> list[tuple[str, int, str]]:
-        watch = self._calls.submit(Watch, self._seat, after)
+        watch = self._calls.submit(Watch, self.seat, after)
         try:
             await watch.wait(call, _stay_silent)
         except DeadlinePassedError:
@@ -242,7 +242,7 @@ class EngineMember(Member):
         return [(what, rank, text) for what, rank, text in unpack_value(watch.result())]
 
     async def leave(self, call: Call) -> None:
-        leave = self._calls.submit(Leave, self._seat)
+        leave = self._calls.submit(Leave, self.seat)
         await self._simply(leave, call)
         leave.result()
 

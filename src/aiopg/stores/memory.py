@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import threading
 import time
@@ -34,6 +35,8 @@ class MemoryHub:
         self._lock = threading.RLock()  # stores of several event loops may share this hub
         self._stores: weakref.WeakValueDictionary[SessionId, MemoryLink] = weakref.WeakValueDictionary()
         self._ids = itertools.count(1)
+        self._alarm_at = math.inf
+        self._alarm_of: SessionId = None  # whose event loop holds the alarm
 
     def enter(self, store: MemoryLink) -> int:
         """A session for this store."""
@@ -46,16 +49,41 @@ class MemoryHub:
         """Carry out a command and post the events to their stores."""
         with self._lock:
             now = time.monotonic()
-            deadline = self._engine.next_deadline()
-            if deadline is not None and deadline <= now:
-                self._post(self._engine.handle_timer(now))
+            self._expire(now)
             self._post(self._engine.apply(session, command, now))
+            self._set_alarm(now)
 
     def leave(self, session: int, reason: str) -> None:
-        """A store is closed: its members are lost."""
+        """A link is closed: its members are lost."""
         with self._lock:
             self._stores.pop(session, None)
             self._post(self._engine.end_session(session, reason))
+            if self._alarm_of == session:
+                self._alarm_at = math.inf
+            self._set_alarm(time.monotonic())
+
+    def ring(self) -> None:
+        """Drop what is past its time, and tell those who wait for that."""
+        with self._lock:
+            now = time.monotonic()
+            self._alarm_at = math.inf
+            self._expire(now)
+            self._set_alarm(now)
+
+    def _expire(self, now: float) -> None:
+        deadline = self._engine.next_deadline()
+        if deadline is not None and deadline <= now:
+            self._post(self._engine.handle_timer(now))
+
+    def _set_alarm(self, now: float) -> None:
+        """Have the event loop of one of the links ring when something expires next."""
+        deadline = self._engine.next_deadline()
+        if deadline is None or deadline >= self._alarm_at:
+            return
+        for session, store in self._stores.items():
+            if store.ring_in(deadline - now):
+                self._alarm_at, self._alarm_of = deadline, session
+                return
 
     def _post(self, events: Events) -> None:
         for session, event in events:
@@ -107,7 +135,7 @@ class MemoryLink(EngineLink):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(exactly_once=True, survives_restart=False, keys=False, payload_bytes=self._payload_bytes)
+        return Capabilities(exactly_once=True, survives_restart=False, keys=True, payload_bytes=self._payload_bytes)
 
     async def close(self) -> None:
         if self._closed:
@@ -124,6 +152,14 @@ class MemoryLink(EngineLink):
             # That loop is closed and nobody reads this event: its members are gone, and the others are to know.
             self._closed = True
             self._hub.leave(self._session, "its event loop was closed")
+
+    def ring_in(self, seconds: float) -> bool:
+        """Have this link's loop ring its hub; called from any thread. False if the loop is closed."""
+        try:
+            self._loop.call_soon_threadsafe(self._loop.call_later, max(seconds, 0), self._hub.ring)
+        except RuntimeError:
+            return False
+        return True
 
     def _receive(self, event: Event) -> None:
         if not self._closed:

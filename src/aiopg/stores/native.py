@@ -107,7 +107,7 @@ class NativeLink(EngineLink):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(exactly_once=True, survives_restart=False, keys=False, payload_bytes=self._payload_bytes)
+        return Capabilities(exactly_once=True, survives_restart=False, keys=True, payload_bytes=self._payload_bytes)
 
     async def close(self) -> None:
         if self._closed:

@@ -1,0 +1,181 @@
+"""Queues: first in, first out, each item for one.
+
+Rules:
+
+- An item goes to who waited longest, else to the end of the queue.
+- What was popped asks for a receipt. If the session that popped it ends before that, or says that it does not want it
+  after all, it goes back to its place: items are numbered.
+- A queue that holds nothing, and for which nobody waits, does not exist.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from aiopg._core.key_messages import Pop
+from aiopg._core.limits import Limits
+from aiopg._core.replies import Replies, SessionId, Waiting
+from aiopg.errors import AiopgError, QueueEmptyError, StoreFullError
+
+__all__ = ["ITEM_COSTS", "Queues"]
+
+ITEM_COSTS = 64
+"""Bytes that an item is counted with beside its own."""
+
+_NUMBER = struct.Struct(">q")
+
+
+class _Item(NamedTuple):
+    number: int
+    value: bytes
+
+
+class _Queue:
+    __slots__ = ("items", "pops")
+
+    def __init__(self) -> None:
+        self.items: deque[_Item] = deque()
+        self.pops: deque[_Pop] = deque()
+
+
+class _Pop(Waiting):
+    __slots__ = ("_queues", "item", "key")
+
+    def __init__(self, session: SessionId, pop: Pop, queues: Queues) -> None:
+        super().__init__(session, pop.seat, pop.call)
+        self._queues = queues
+        self.key = pop.key
+        self.item: _Item | None = None  # what it got; until it is known to have arrived
+
+    def facts(self) -> tuple[list[int], list[int]]:
+        return [], [0]
+
+    def withdraw(self) -> bool:
+        self._queues.remove_pop(self)
+        return True
+
+    def confirmed(self) -> None:
+        self.item = None
+
+    def unconfirmed(self) -> None:
+        if self.item is not None:
+            item, self.item = self.item, None
+            self._queues.put_back(self.key, item.number, item.value)
+
+
+class Queues:
+    """All queues of one space."""
+
+    __slots__ = ("_last", "_limits", "_queues", "_replies", "bytes")
+
+    def __init__(self, limits: Limits, replies: Replies) -> None:
+        self._limits = limits
+        self._replies = replies
+        self._queues: dict[str, _Queue] = {}
+        self._last = 0  # number of the last item
+        self.bytes = 0
+        """Of items, and `ITEM_COSTS` for each; of their names, once for each item."""
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of those that hold something."""
+        return (key for key, queue in self._queues.items() if queue.items)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether such a queue holds something."""
+        queue = self._queues.get(key)
+        return queue is not None and bool(queue.items)
+
+    def length(self, key: str) -> int:
+        """How many items a queue holds."""
+        queue = self._queues.get(key)
+        return 0 if queue is None else len(queue.items)
+
+    def cost(self, key: str, size: int) -> int:
+        """How many bytes more an item of `size` bytes is."""
+        return len(key) + size + ITEM_COSTS
+
+    def check(self, key: str) -> None:
+        """Raises `StoreFullError` if no item may be added."""
+        if self.length(key) >= self._limits.queue_items:
+            raise StoreFullError("queue_items", self._limits.queue_items, f"queue {key!r:.100}")
+
+    def push(self, key: str, value: bytes) -> int:
+        """Append an item; how many there are then."""
+        self._last += 1
+        return self._add(key, _Item(self._last, value))
+
+    def put_back(self, key: str, number: int, value: bytes) -> int:
+        """An item that was popped goes back to its place."""
+        return self._add(key, _Item(number, value))
+
+    def pop(self, session: SessionId, command: Pop) -> None:
+        """Take the head, or wait for one. Raises `QueueEmptyError`, and as `Replies.check`."""
+        self._replies.check(session, command.call)
+        pop = _Pop(session, command, self)
+        queue = self._queues.get(command.key)
+        if queue is not None and queue.items:
+            self._give(pop, self._take_out(command.key, queue))
+            return
+        if not command.waits:
+            raise QueueEmptyError(command.key)
+        if queue is None:
+            queue = self._queues[command.key] = _Queue()
+        self._replies.wait(pop)
+        queue.pops.append(pop)
+
+    def remove_pop(self, pop: _Pop) -> None:
+        """One that waits no more."""
+        queue = self._queues[pop.key]
+        queue.pops.remove(pop)
+        self._drop_if_idle(pop.key, queue)
+
+    def delete(self, key: str) -> bool:
+        """Drop what a queue holds; whether it held something."""
+        queue = self._queues.get(key)
+        if queue is None or not queue.items:
+            return False
+        while queue.items:
+            self._take_out(key, queue)
+        return True
+
+    def fail(self, error: AiopgError) -> None:
+        """Fail all who wait."""
+        for key, queue in list(self._queues.items()):
+            self._replies.fail(queue.pops, error)
+            queue.pops.clear()
+            self._drop_if_idle(key, queue)
+
+    def _add(self, key: str, item: _Item) -> int:
+        queue = self._queues.get(key)
+        if queue is not None and queue.pops:
+            self._give(queue.pops.popleft(), item)
+            self._drop_if_idle(key, queue)
+            return 0
+        if queue is None:
+            queue = self._queues[key] = _Queue()
+        place = len(queue.items)
+        if queue.items and item.number < queue.items[-1].number:
+            place = next(place for place, other in enumerate(queue.items) if other.number > item.number)
+        queue.items.insert(place, item)
+        self.bytes += self.cost(key, len(item.value))
+        return len(queue.items)
+
+    def _give(self, pop: _Pop, item: _Item) -> None:
+        pop.item = item
+        self._replies.answer_all((pop,), (_NUMBER.pack(item.number) + item.value,), receipt=True)
+
+    def _take_out(self, key: str, queue: _Queue) -> _Item:
+        item = queue.items.popleft()
+        self.bytes -= self.cost(key, len(item.value))
+        self._drop_if_idle(key, queue)
+        return item
+
+    def _drop_if_idle(self, key: str, queue: _Queue) -> None:
+        if not queue.items and not queue.pops:
+            self._queues.pop(key, None)

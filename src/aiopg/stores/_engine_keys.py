@@ -1,0 +1,222 @@
+"""The verbs of a key space, for a store that speaks the engine's commands."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, cast
+
+from aiopg._core.frames import Body
+from aiopg._core.key_messages import (
+    AddKey,
+    AppendKey,
+    CheckKeys,
+    CompareSet,
+    CountKeys,
+    DeleteKeys,
+    Follow,
+    GetKeys,
+    ListKeys,
+    Lock,
+    Meet,
+    Pop,
+    Push,
+    PutBack,
+    QueueLength,
+    SetKeys,
+    Unlock,
+    WaitKeys,
+)
+from aiopg._core.messages import Answer, unpack_value
+from aiopg._core.parts import join_parts, split_parts
+from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
+from aiopg.stores.base import FACTS_SECONDS
+from aiopg.stores.keys import Change, Following, KeyCall, Keys
+
+__all__ = ["EngineKeys"]
+
+Kind: TypeAlias = Literal["set", "deleted", "expired", "ended"]
+Late: TypeAlias = Callable[[Body], None]
+
+_NUMBER = struct.Struct(">q")
+_KINDS = ("set", "deleted", "expired", "ended")
+
+
+class EngineKeys(Keys):
+    """One space, as calls on a link."""
+
+    def __init__(self, calls: Calls, seat: int) -> None:
+        """`seat`: that of the member in whose group's space it works; 0 for the store's own."""
+        self._calls = calls
+        self._seat = seat
+
+    # -------------------------------------------------------------------------------------------------- values
+
+    async def set(self, call: KeyCall, items: Sequence[tuple[str, bytes]], *, ttl: float | None, session: bool) -> int:
+        body = join_parts([part for key, value in items for part in (key.encode(), value)])
+        lasts = math.inf if ttl is None else float(ttl)
+        return cast(int, await self._told(call, SetKeys, len(items), lasts, not session, body=body))
+
+    async def get(self, call: KeyCall) -> list[bytes]:
+        values = await self._ask(call, GetKeys, len(call.keys), body=_names(call))
+        return [bytes(value) for value in split_parts(values, len(call.keys))]
+
+    async def wait(self, call: KeyCall) -> None:
+        await self._ask(call, WaitKeys, len(call.keys), body=_names(call))
+
+    async def check(self, call: KeyCall) -> bool:
+        return cast(bool, await self._told(call, CheckKeys, len(call.keys), body=_names(call)))
+
+    async def add(self, call: KeyCall, amount: int) -> int:
+        return cast(int, await self._told(call, AddKey, amount, *call.keys))
+
+    async def append(self, call: KeyCall, value: bytes) -> int:
+        return cast(int, await self._told(call, AppendKey, *call.keys, body=(value,)))
+
+    async def compare_set(self, call: KeyCall, expected: bytes | None, desired: bytes) -> tuple[bool, bytes | None]:
+        body = join_parts([expected or b"", desired])
+        done, held = await self._told(call, CompareSet, expected is None, *call.keys, body=body)
+        return done, held
+
+    async def delete(self, call: KeyCall) -> int:
+        return cast(int, await self._told(call, DeleteKeys, len(call.keys), body=_names(call)))
+
+    async def list(self, call: KeyCall, prefix: str) -> list[str]:
+        return sorted(await self._told(call, ListKeys, prefix))
+
+    async def count(self, call: KeyCall, prefix: str) -> int:
+        return cast(int, await self._told(call, CountKeys, prefix))
+
+    # -------------------------------------------------------------------------------------------------- queues
+
+    async def push(self, call: KeyCall, value: bytes) -> int:
+        return cast(int, await self._told(call, Push, *call.keys, body=(value,)))
+
+    async def pop(self, call: KeyCall, *, wait: bool) -> bytes:
+        (key,) = call.keys
+        return self._item(await self._ask(call, Pop, wait, key, late=lambda item: self._put_back(key, item)))[1]
+
+    async def length(self, call: KeyCall) -> int:
+        return cast(int, await self._told(call, QueueLength, *call.keys))
+
+    def _put_back(self, key: str, body: Body) -> None:
+        number, value = self._item(body)
+        self._calls.submit(PutBack, self._seat, number, key, body=(value,), then=_forget)
+
+    def _item(self, body: Body) -> tuple[int, bytes]:
+        item = b"".join(body)
+        (number,) = _NUMBER.unpack_from(item)
+        return number, item[_NUMBER.size :]
+
+    # -------------------------------------------------------------------------------------- meetings and locks
+
+    async def meet(self, call: KeyCall) -> None:
+        await self._ask(call, Meet, call.expected, *call.keys)
+
+    async def lock(self, call: KeyCall) -> int:
+        (key,) = call.keys
+
+        def let_go(granted: Body) -> None:
+            self._calls.submit(Unlock, self._seat, unpack_value(granted), key, then=_forget)
+
+        return cast(int, unpack_value(await self._ask(call, Lock, key, late=let_go)))
+
+    async def unlock(self, call: KeyCall, number: int) -> bool:
+        return cast(bool, await self._told(call, Unlock, number, *call.keys))
+
+    # ------------------------------------------------------------------------------------------------- changes
+
+    def follow(self, prefix: str, after: int) -> Following:
+        return _EngineFollowing(self._calls, self._seat, prefix, after)
+
+    # -------------------------------------------------------------------------------------------------- inside
+
+    async def _told(self, call: KeyCall, command: type[Any], *fields: Any, body: Body = ()) -> Any:
+        """What a command is answered with, where that is a plain value."""
+        return unpack_value(await self._ask(call, command, *fields, body=body))
+
+    async def _ask(
+        self, call: KeyCall, command: type[Any], *fields: Any, body: Body = (), late: Late | None = None
+    ) -> Body:
+        """The answer to a command. `late` is given an answer for which nobody waits any more."""
+        calls = self._calls
+        if calls.gate.full or calls.line:
+            await calls.find_room(call)
+        pending = calls.begin(command, (self._seat, *fields, body))
+        try:
+            await pending.wait(call, calls.inquire)
+        except asyncio.CancelledError:
+            self._leave_behind(pending, late)
+            raise
+        except DeadlinePassedError:
+            await self._learn_facts(call, pending, late)
+        return pending.result()
+
+    async def _learn_facts(self, call: KeyCall, pending: Pending, late: Late | None) -> None:
+        """After the deadline: wait a moment for the store's last word. Returns if the answer came in time."""
+        self._calls.cancel(pending)
+        try:
+            await pending.wait_until(call.deadline + FACTS_SECONDS)
+        except asyncio.CancelledError:
+            self._leave_behind(pending, late)
+            raise
+        except DeadlinePassedError:
+            self._leave_behind(pending, late)
+            raise call.timed_out(None, None) from None
+        facts = pending.facts()
+        if facts is not None:
+            raise call.withdrawn(*facts)
+
+    def _leave_behind(self, pending: Pending, late: Late | None) -> None:
+        """Nobody waits for this any more: it is taken back or, where it was answered before that, undone."""
+
+        def ended(pending: Pending) -> None:
+            if late is not None and type(pending.outcome) is Answer:
+                late(pending.outcome.body)
+
+        if pending.outcome is not None:
+            ended(pending)
+        else:
+            pending.then = ended
+            self._calls.cancel(pending)
+
+
+class _EngineFollowing(Following):
+    """One question at a time is at the store, from the moment of the following on: nothing is missed between two."""
+
+    def __init__(self, calls: Calls, seat: int, prefix: str, after: int) -> None:
+        self._calls = calls
+        self._seat = seat
+        self._prefix = prefix
+        self._asked = calls.submit(Follow, seat, after, prefix)
+
+    async def changes(self, call: KeyCall) -> list[Change]:
+        try:
+            await self._asked.wait(call, _stay_silent)
+        except DeadlinePassedError:
+            raise call.timed_out((), range(len(call.keys))) from None
+        heard, told = unpack_value(self._asked.result())
+        self._asked = self._calls.submit(Follow, self._seat, heard, self._prefix)
+        return [
+            Change(kind=cast(Kind, _KINDS[kind]), key=key, value=value, revision=revision)
+            for revision, kind, key, value in told
+        ]
+
+    def close(self) -> None:
+        if not self._calls.is_lost:
+            self._asked.then = _forget
+            self._calls.cancel(self._asked)
+
+
+def _names(call: KeyCall) -> Body:
+    return join_parts([key.encode() for key in call.keys])
+
+
+def _forget(_: Pending) -> None:
+    """Whatever it came to, nobody is there to be told: the link goes on, or ends and takes all along."""
+
+
+def _stay_silent(_: Pending, call: object) -> None:
+    """That nothing changes is no reason to warn."""
