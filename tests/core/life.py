@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
 
 from aiopg._core.exchange import Exchange, Line
 from aiopg._core.frames import Body, FrameReceiver
+from aiopg._core.key_messages import (
+    STORE,
+    AddKey,
+    AppendKey,
+    CheckKeys,
+    CompareSet,
+    CountKeys,
+    DeleteKeys,
+    Follow,
+    GetKeys,
+    ListKeys,
+    Lock,
+    Meet,
+    Pop,
+    Push,
+    PutBack,
+    QueueLength,
+    SetKeys,
+    Unlock,
+    WaitKeys,
+)
 from aiopg._core.limits import Limits
 from aiopg._core.messages import (
     COLLECTIVES,
@@ -40,7 +62,7 @@ from aiopg._core.records import (
 )
 from aiopg._core.wire import decode_message, encode_message
 
-LIMITS = Limits(mailbox_messages=6, waiting_calls=8, open_rounds=4)
+LIMITS = Limits(mailbox_messages=6, waiting_calls=8, open_rounds=4, keys=3, queue_items=3, kept_changes=4)
 ABOUT = {"pid": 1}
 TAGS: list[int | str] = [0, "t"]
 
@@ -126,10 +148,35 @@ class Life:
             lambda: Watch(call, seat, chance.randrange(4)),
             lambda: Expire(call, seat),
             lambda: Status(call),
+            *[lambda: self._draw_keys(call, chance.choice((seat, seat, STORE)))] * 6,
             *[lambda: self._arrive(line, call, seat, tag)] * 6,
         ]
         if chance.random() < 0.03:
             makes = [lambda: Leave(call, seat), lambda: Vacate(call, seat), lambda: Abort(call, seat, "enough")]
+        return chance.choice(makes)()
+
+    def _draw_keys(self, call: int, seat: int) -> Command:
+        chance = self.chance
+        key, value = chance.choice(("a", "b", "n")), chance.choice((b"1", b"x" * 40_000, b""))
+        names = join_parts([b"a", key.encode()])
+        makes: list[Callable[[], Command]] = [
+            lambda: SetKeys(
+                call, seat, 1, chance.choice((0.3, math.inf)), chance.random() < 0.5, join_parts([key.encode(), value])
+            ),
+            lambda: chance.choice((GetKeys, WaitKeys, CheckKeys, DeleteKeys))(call, seat, 2, names),
+            lambda: AddKey(call, seat, 5, "n"),
+            lambda: AppendKey(call, seat, key, (value,)),
+            lambda: CompareSet(call, seat, chance.random() < 0.5, key, join_parts([b"1", value])),
+            lambda: chance.choice((ListKeys, CountKeys))(call, seat, chance.choice(("", "a"))),
+            lambda: chance.choice((Push, Push, AppendKey))(call, seat, key, (value,)),
+            lambda: Pop(call, seat, chance.random() < 0.7, key),
+            lambda: PutBack(call, seat, chance.randrange(5), key, (value,)),
+            lambda: QueueLength(call, seat, key),
+            lambda: Meet(call, seat, chance.choice((2, 2, 3)), key),
+            lambda: Lock(call, seat, key),
+            lambda: Unlock(call, seat, chance.randrange(1, 6), key),
+            lambda: Follow(call, seat, chance.choice((-1, 0, 3)), chance.choice(("", "a"))),
+        ]
         return chance.choice(makes)()
 
     def _arrive(self, line: Line, call: int, seat: int, tag: Any) -> Arrive:

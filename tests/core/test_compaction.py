@@ -11,7 +11,7 @@ from aiopg._core.compaction import compact, is_due, restore
 from aiopg._core.exchange import Exchange
 from aiopg._core.frames import Buffer
 from aiopg._core.records import encode_held, encode_timer
-from aiopg._core.stategraph import dump
+from aiopg._core.stategraph import VERSION, dump
 from aiopg.errors import JournalCorruptError, UsageError
 from tests.core.life import ABOUT, LIMITS, Life
 
@@ -74,8 +74,8 @@ def test_what_makes_no_sense_is_damage_and_is_named() -> None:
     assert "cannot be replayed" in caught.value.reason
     with pytest.raises(JournalCorruptError, match="of snapshot: not a snapshot"):
         restore(b"bad", [good], LIMITS, ABOUT)
-    other = compacted(None, []).replace(b"\x94\x02", b"\x94\x03", 1)
-    with pytest.raises(UsageError, match="version 3"):
+    other = compacted(None, []).replace(bytes((0x94, VERSION)), bytes((0x94, VERSION + 1)), 1)
+    with pytest.raises(UsageError, match=f"version {VERSION + 1}"):
         restore(other, (), LIMITS, ABOUT)
 
 

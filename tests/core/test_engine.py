@@ -6,6 +6,7 @@ import pytest
 
 from aiopg._core.engine import SWEEP_SECONDS_LEAST, Engine
 from aiopg._core.groups import TALLY_STEP
+from aiopg._core.keys import NO_KEYS
 from aiopg._core.limits import Limits
 from aiopg._core.messages import (
     Acknowledge,
@@ -46,7 +47,7 @@ def test_a_status_describes_everything() -> None:
     b.leave()
     status = a.status().value
     (group,) = status.pop("groups")
-    assert status == {"pid": 1, "rounds": 1, "bytes": 0, "members": 2}
+    assert status == {"pid": 1, "rounds": 1, "bytes": 0, "members": 2, "keys": NO_KEYS}
     assert group["members"] == {0: "pid 0", 2: "pid 2"}
     assert group["gone"] == {1: "it left the group"}
     assert (group["name"], group["state"], group["incarnation"]) == ("g", "live", 1)
@@ -218,7 +219,14 @@ def test_a_ticket_tells_plain_values() -> None:
     """A status is plain values only: it can be read without any of our classes."""
     cluster = Cluster()
     ticket: Ticket = cluster.say("anybody", Status(1))
-    assert unpack_value((ticket.answer,)) == {"pid": 1, "groups": [], "rounds": 0, "bytes": 0, "members": 0}
+    assert unpack_value((ticket.answer,)) == {
+        "pid": 1,
+        "groups": [],
+        "rounds": 0,
+        "bytes": 0,
+        "members": 0,
+        "keys": NO_KEYS,
+    }
 
 
 def test_what_is_refused_is_not_counted() -> None:

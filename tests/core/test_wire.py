@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiopg._core import messages, wire
+from aiopg._core import key_messages, messages, wire
 from aiopg._core.frames import JOIN_BELOW, Body, FrameReceiver, Received
+from aiopg._core.key_messages import AddKey
 from aiopg._core.limits import Limits
 from aiopg._core.messages import (
     COLLECTIVES,
@@ -424,11 +425,13 @@ def test_the_limits_of_a_store_leave_room_for_every_head() -> None:
         Abort(longest, longest, reason),
         TakeBack(longest, longest, longest, tag, longest),
         Arrive(longest, longest, tag, longest, "all_to_all", longest, reason, longest, longest),
+        AddKey(longest, longest, longest, "\u00e9" * (LIMITS.key_bytes // 2)),
     ):
         assert decode_message(framed(message)) == message
 
 
 def test_every_name_of_the_module_of_messages_is_there() -> None:
-    """What `messages` offers, it has, and what is said in a session is among it."""
-    assert set(messages.__all__) <= set(dir(messages))
-    assert {cls.__name__ for cls in CLASSES} <= set(messages.__all__)
+    """What the modules of messages offer, they have, and what is said in a session is among it."""
+    for module in (messages, key_messages):
+        assert set(module.__all__) <= set(dir(module))
+    assert {cls.__name__ for cls in CLASSES} <= {*messages.__all__, *key_messages.__all__}

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias, cast
 
 from aiopg._core.frames import body_size
 from aiopg._core.groups import Common, Groups, Incarnation, Queued, Seat
-from aiopg._core.key_messages import KeyCommand
+from aiopg._core.key_messages import STORE, KeyCommand
+from aiopg._core.keys import NO_KEYS
 from aiopg._core.keys.requests import REQUESTS
 from aiopg._core.limits import Limits
 from aiopg._core.messages import (
@@ -152,7 +153,7 @@ class Engine:
                 waiting.withdraw()
         for seat in seats.values():
             self._groups.lose(seat, reason)
-        self._groups.common.keys.end_owner((session, 0))
+        self._groups.common.keys.end_owner((session, STORE))
         self._replies.end_session(session)
         self._seat_queued()
         return self._replies.drain()
@@ -194,12 +195,13 @@ class Engine:
     def describe(self, scope: Scope = ANY_GROUP) -> dict[str, object]:
         """State for people, plain values only; what may be seen in that scope."""
         seen = [incarnation for incarnation in self._groups if allows(scope, incarnation.name)]
+        common, sees_all = self._groups.common.keys, scope == ANY_GROUP
         return self._about | {
             "groups": [incarnation.describe() for incarnation in seen],
             "rounds": sum(len(incarnation.rounds) for incarnation in seen),
-            "bytes": sum(incarnation.bytes for incarnation in seen),
+            "bytes": sum(incarnation.bytes for incarnation in seen) + (common.bytes if sees_all else 0),
             "members": sum(len(incarnation.seats) for incarnation in seen),
-            "keys": self._groups.common.keys.describe() if scope == ANY_GROUP else None,
+            "keys": common.describe() if sees_all else dict(NO_KEYS),
         }
 
     # ---------------------------------------------------------------------------------------------- membership
@@ -386,7 +388,7 @@ class Engine:
 
     def _on_keys(self, session: SessionId, command: KeyCommand, now: float) -> None:
         home: Incarnation | Common
-        if command.seat:
+        if command.seat != STORE:
             home = self._working_seat(session, command.seat).incarnation
             space = home.key_space()
         else:

@@ -29,7 +29,7 @@ from copy import copy
 
 from aiopg._core.frames import Body
 from aiopg._core.history import History
-from aiopg._core.keys import Space
+from aiopg._core.keys import NO_KEYS, Space
 from aiopg._core.limits import Limits
 from aiopg._core.mailboxes import Mailboxes
 from aiopg._core.messages import Join, pack_value
@@ -197,7 +197,7 @@ class Incarnation:
             "rounds": self.rounds.describe(),
             "mailboxes": len(self.mailboxes),
             "messages": self.mailboxes.messages,
-            "keys": self.keys.describe() if self.keys is not None else None,
+            "keys": self.keys.describe() if self.keys is not None else dict(NO_KEYS),
             "bytes": self.bytes,
         }
 

@@ -1,6 +1,7 @@
 """What is said of keys: the commands of a key space. They belong to the closed set of `messages`.
 
-`seat` names the space: 0 is the store's own, any other that of the incarnation in which the session has that seat.
+`seat` names the space: `STORE` is the store's own, any other that of the incarnation in which the session has that
+seat.
 Several keys or values are the parts of the body (`parts`), one is a text of the head, or the body itself.
 """
 
@@ -13,6 +14,7 @@ from aiopg._core.frames import Body
 __all__ = [
     "FROM_NOW",
     "KEY_COMMANDS",
+    "STORE",
     "AddKey",
     "AppendKey",
     "CheckKeys",
@@ -33,6 +35,9 @@ __all__ = [
     "Unlock",
     "WaitKeys",
 ]
+
+STORE: Final = -1
+"""As the seat: the store's own space."""
 
 FROM_NOW: Final = -1
 """As the revision of a `Follow`: that of the moment in which the store hears of it."""

@@ -48,7 +48,7 @@ class EngineKeys(Keys):
     """One space, as calls on a link."""
 
     def __init__(self, calls: Calls, seat: int) -> None:
-        """`seat`: that of the member in whose group's space it works; 0 for the store's own."""
+        """`seat`: that of the member in whose group's space it works; `key_messages.STORE` for the store's own."""
         self._calls = calls
         self._seat = seat
 

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from aiopg._core.key_messages import STORE
 from aiopg._core.messages import Command, Join, Status, Vacate, unpack_value
 from aiopg.stores._calls import Calls, DeadlinePassedError, Gate, Pending
 from aiopg.stores._engine_keys import EngineKeys
@@ -64,7 +65,7 @@ class EngineLink(StoreLink):
 
     def keys(self, member: Member | None = None) -> Keys:
         if member is None:
-            return EngineKeys(self._calls, 0)
+            return EngineKeys(self._calls, STORE)
         if not isinstance(member, EngineMember):
             raise TypeError(f"not a member of this link: {member!r}")
         return EngineKeys(self._calls, member.seat)

@@ -1,5 +1,5 @@
 """Key spaces: values by name, queues, meetings and locks, with all who wait for them. One small state machine each."""
 
-from aiopg._core.keys.space import Owner, Room, Space
+from aiopg._core.keys.space import NO_KEYS, Owner, Room, Space
 
-__all__ = ["Owner", "Room", "Space"]
+__all__ = ["NO_KEYS", "Owner", "Room", "Space"]

@@ -5,7 +5,7 @@ It puts its state machines together. What a session may ask of it, and what make
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from aiopg._core.keys.changes import Changes
 from aiopg._core.keys.locks import Locks
@@ -17,7 +17,11 @@ from aiopg._core.limits import Limits
 from aiopg._core.replies import Replies
 from aiopg.errors import AiopgError, StoreFullError
 
-__all__ = ["Owner", "Room", "Space"]
+__all__ = ["NO_KEYS", "Owner", "Room", "Space"]
+
+
+NO_KEYS: Final = {"keys": 0, "queues": 0, "bytes": 0}
+"""What `Space.describe` says of one that nobody has used."""
 
 
 class Room(Protocol):

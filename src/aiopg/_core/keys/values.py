@@ -20,7 +20,7 @@ from aiopg._core.replies import SessionId
 __all__ = ["KEY_COSTS", "Owner", "Values"]
 
 Owner: TypeAlias = tuple[SessionId, int]
-"""A session and its seat in the space's group; seat 0 in the store's own space."""
+"""A session and its seat in the space's group; `key_messages.STORE` for the seat in the store's own space."""
 
 KEY_COSTS = 128
 """Bytes that a key is counted with beside its name and its value."""
