@@ -11,6 +11,9 @@ from typing import Any, cast
 from aiopg._core.engine import Engine
 from aiopg._core.exchange import Exchange, Line
 from aiopg._core.groups import Incarnation
+from aiopg._core.keys import Space
+from aiopg._core.keys.queues import ITEM_COSTS
+from aiopg._core.keys.values import KEY_COSTS
 from aiopg._core.messages import Command, Message, Put, Take
 from tests.fuzz.target import Target
 from tests.fuzz.targets.world import HIGH, LOW, MOST_STEPS, STEP, Calm, World
@@ -20,7 +23,8 @@ __all__ = ["EngineTarget"]
 REFUSALS = frozenset(
     (
         *(b"AuthenticationError", b"FencedError", b"GroupClosedError", b"ProtocolError", b"RankConflictError"),
-        *(b"StoreFullError", b"UsageError", b"WorldSizeMismatchError"),
+        *(b"StoreFullError", b"UsageError", b"WorldSizeMismatchError", b"KeyOperationError", b"QueueEmptyError"),
+        *(b"WatchGapError",),
     )
 )
 """Failures that say that a command was not to be: it changed nothing. Other ones may be the outcome of a round."""
@@ -41,7 +45,7 @@ class EngineTarget(Target):
 
     name = "engine"
     grain = STEP
-    tokens = tuple(bytes((what, who)) for what in range(23) for who in range(3))
+    tokens = tuple(bytes((what, who)) for what in (*range(23), 207, 230) for who in range(3))
 
     def __init__(self) -> None:
         exchange = Exchange(LOW, {})
@@ -70,6 +74,11 @@ class EngineTarget(Target):
             _step(7, 0, 0, 0, 0, 1) + _step(7, 0, 0, 0, 0, 240) + _step(10, 0, 0, 0, 0, 241),  # one number twice
             _step(0, 0, 0, 225, 9, 1) + _turn(10, 4, 2),  # taken over
             _turn(4, 10, 21) + _step(21, 0, 6, 1, 0, 1) + _turn(7, 10),  # expired
+            *(
+                _step(207, 0, 0, 0, 1, what) + _step(207, 1, 0, 0, 9, more)
+                for what in range(24)
+                for more in (3, 5, 13, 18, 22)
+            ),
         ]
         return [bytes((ways,)) + more for ways in (0, 1, 2, 4, 5) for more in (*rest, *same, *both, b"".join(turns))]
 
@@ -91,7 +100,7 @@ class EngineTarget(Target):
                 continue
             line, message = world.message(what, who, a, b, c, d)
             if message is not None:
-                outcome = what % 23 * 32 + _say(world, line, message, bool((a ^ d) & LOOKED_AT))
+                outcome = world.kind(what) * 32 + _say(world, line, message, bool((a ^ d) & LOOKED_AT))
                 outcomes.add(outcome)
                 if outcome & 31 < 4:
                     outcomes.add(last << 10 | outcome)
@@ -161,6 +170,10 @@ def _mark(engine: Engine) -> list[Any]:
         mark.append((life.number, life.live, life.aborted is None, life.ttl, len(life.seats), len(life.gone)))
         mark.append((boxes.bytes, boxes.messages, len(boxes), rounds.bytes, len(rounds._owed)))
         mark.append((len(life.history.happenings), len(life.history.watching)))
+        # One that holds keys with an end drops those past it before it looks at a command.
+        if (space := life.keys) is not None and (space.bytes or len(space)) and not space.values._ends:
+            mark.append((space.bytes, len(space), space.changes.revision, len(space.locks._locks)))
+            mark.append((len(space.meetings._meetings), len(space.changes.followers), len(space.waits._by_name)))
         mark += [(key, len(round.arrivals), len(round.told), round.bytes) for key, round in rounds._rounds.items()]
     return mark
 
@@ -182,11 +195,13 @@ def _recount(world: World) -> None:
     """What is counted is what is there, and each command got its one event or waits for it."""
     engine, exchange = world.exchange.engine, world.exchange
     groups = engine._groups
-    assert groups.tally == sum(life.tallied for life in groups)
+    assert groups.tally == sum(life.tallied for life in groups) + groups.common.tallied
     for life in groups:
         rounds, boxes = life.rounds, life.mailboxes
         held = [part for round in rounds._rounds.values() for a in round.arrivals.values() for part in a.parts]
         assert rounds.bytes == sum(map(len, held)) == sum(round.bytes for round in rounds._rounds.values())
+        if life.keys is not None:
+            _recount_keys(life.keys)
         letters = [letter for box in boxes._boxes.values() for letter in box.letters]
         assert (boxes.bytes, boxes.messages) == (sum(letter.size for letter in letters), len(letters))
         assert all(bool(box.letters) != bool(box.takes) for box in boxes._boxes.values())
@@ -199,6 +214,25 @@ def _recount(world: World) -> None:
     for line in exchange.lines.values():
         if (commands := world.commands.get(line.id)) is not None:
             assert line.streams.sent == commands - len(engine._replies.waiting_of(line.id))
+
+
+def _recount_keys(space: Space) -> None:
+    """What is counted of keys is what is there, and nobody waits for what is."""
+    values, queues, waits, locks = space.values, space.queues, space.waits, space.locks
+    assert values.bytes == sum(KEY_COSTS + len(key) + len(value.bytes) for key, value in values._values.items())
+    items = [(key, item) for key, queue in queues._queues.items() for item in queue.items]
+    assert queues.bytes == sum(len(key) + len(item.value) + ITEM_COSTS for key, item in items)
+    assert all(bool(queue.items) != bool(queue.pops) for queue in queues._queues.values())
+    waiting = {id(one): one for line in waits._by_name.values() for one in line}.values()
+    assert waits.bytes == sum(one.cost for one in waiting)
+    assert all(one.facts()[1] for one in waiting)
+    assert locks.bytes == sum(len(key) + KEY_COSTS for key in locks._locks)
+    owned = {(owner, key) for owner, keys in values._owned.items() for key in keys}
+    assert owned == {(value.owner, key) for key, value in values._values.items() if value.owner is not None}
+    held = {(owner, key) for owner, keys in locks._held.items() for key in keys}
+    assert held == {(lock.owner, key) for key, lock in locks._locks.items()}
+    assert all(0 < len(meeting.waiting) < meeting.expected for meeting in space.meetings._meetings.values())
+    assert space.changes.bytes == sum(change.size for change in space.changes._kept)
 
 
 def _end_all(world: World, order: int) -> None:

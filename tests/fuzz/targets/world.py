@@ -11,6 +11,27 @@ from typing import Any, TypeAlias
 
 from aiopg._core.exchange import Exchange, Line
 from aiopg._core.frames import Body, Buffer
+from aiopg._core.key_messages import (
+    STORE,
+    AddKey,
+    AppendKey,
+    CheckKeys,
+    CompareSet,
+    CountKeys,
+    DeleteKeys,
+    Follow,
+    GetKeys,
+    ListKeys,
+    Lock,
+    Meet,
+    Pop,
+    Push,
+    PutBack,
+    QueueLength,
+    SetKeys,
+    Unlock,
+    WaitKeys,
+)
 from aiopg._core.limits import Limits
 from aiopg._core.messages import (
     COLLECTIVES,
@@ -46,6 +67,7 @@ ABOUT = {"pid": 1}
 LOW = Limits(
     waiting_calls=3, groups=4, seats=3, mailbox_messages=2, group_messages=3, open_rounds=2, outbox_frames=5,
     group_bytes=200_000, store_bytes=250_000, world_size=8, tag_bytes=8, name_bytes=8, reason_bytes=16, sessions=6,
+    keys=3, key_bytes=8, value_bytes=100_000, keys_per_call=3, queue_items=2, kept_changes=4, kept_changes_bytes=80_000,
 )  # fmt: skip
 HIGH = Limits()
 
@@ -60,6 +82,8 @@ PROGRAM = ("barrier", "all_gather", "broadcast", "gather", "scatter", "all_to_al
 TTLS = (60.0, 60.0, 60.0, 0.3, 5.0, 1e300, float("inf"), 0.0)
 SIZES = (2, 2, 2, 3, 3, 1, 8, 9)
 SECONDS = (0.0, 0.0, 0.1, 0.5, 1.0, 5.0, 60.0, 1e9)
+KEYS = ("k", "k", "q", "n", "kk", "", "x" * 9, "\u00e9")
+MANY = (1, 1, 2, 3, 4, 0, -1, 2**40)
 FROM_A_STORE: tuple[Message, ...] = (
     Answer(1, True), Opened(b"", b"", 0, 0, 0, 0.0), Acknowledge(), Goodbye("over"),
 )  # fmt: skip
@@ -187,7 +211,12 @@ class World:
     def message(self, what: int, who: int, a: int, b: int, c: int, d: int) -> tuple[Line, Message | None]:
         """Who says what in this step; None where something else happens in it, which then has happened."""
         line = self.lines[who % 3]
-        return line, _STEPS[what % len(_STEPS)](self, line, a, b, c, d)
+        return line, _STEPS[self.kind(what)](self, line, a, b, c, d)
+
+    @staticmethod
+    def kind(what: int) -> int:
+        """Which of the steps this is."""
+        return len(_STEPS) - 1 if what >= KEYS_FROM else what % (len(_STEPS) - 1)
 
     def say(self, line: Line, message: Message) -> bool:
         """One command; False if it is none, which ends the session."""
@@ -265,6 +294,25 @@ class World:
             return FROM_A_STORE[a & 3]
         return Watch(self._call(line, d), _seat(a), NUMBERS[c & 7]) if b & 3 else Status(self._call(line, d))
 
+    def _keys(self, line: Line, a: int, b: int, c: int, d: int) -> Message:
+        """One of the commands of key spaces, those of a group's mostly."""
+        call, seat, key = self._call(line, d), STORE if a > 250 else _seat(a), KEYS[b & 7]
+        body, number, bit = BODIES[c & 7], NUMBERS[c >> 4 & 7], bool(c & 8)
+        many = MANY[b >> 3 & 7]
+        kind = _KEY_COMMANDS[d % len(_KEY_COMMANDS)]
+        if kind is SetKeys:
+            items: list[Buffer] = [key.encode(), b"".join(body)] * min(max(many, 1), 4)
+            return SetKeys(call, seat, many, TTLS[a & 7], bit, join_parts(items))
+        if kind in (GetKeys, WaitKeys, CheckKeys, DeleteKeys):
+            names: list[Buffer] = [KEYS[(b + more) & 7].encode() for more in range(min(max(many, 1), 4))]
+            return kind(call, seat, many, join_parts(names) if bit else body)  # type: ignore[no-any-return]
+        fields: dict[type[Any], tuple[object, ...]] = {
+            AddKey: (number, key), AppendKey: (key, body), CompareSet: (bit, key, join_parts([b"b", b"".join(body)])),
+            ListKeys: (key,), CountKeys: (key,), Push: (key, body), Pop: (bit, key), PutBack: (number, key, body),
+            QueueLength: (key,), Meet: (number, key), Lock: (key,), Unlock: (number, key), Follow: (number, key),
+        }  # fmt: skip
+        return kind(call, seat, *fields[kind])  # type: ignore[no-any-return]
+
     # ------------------------------------------------------------------------------------ what else may happen
 
     def _road(self, line: Line, a: int, b: int, c: int, d: int) -> None:
@@ -310,4 +358,12 @@ _STEPS: tuple[_Step, ...] = (
     *(World._join, World._join, World._leave, World._abort, World._put, World._put, World._put, World._take),
     *(World._take, World._take_back, World._arrive, World._arrive, World._arrive, World._arrive, World._arrive),
     *(World._cancel, World._cancel, World._other, World._road, World._frame, World._frame, World._time, World._over),
+    World._keys,
+)
+KEYS_FROM = 9 * 23
+"""Of the first byte of a step: from here on it is about keys."""
+
+_KEY_COMMANDS: tuple[type[Any], ...] = (
+    *(SetKeys, SetKeys, GetKeys, WaitKeys, CheckKeys, DeleteKeys, AddKey, AppendKey, CompareSet, ListKeys, CountKeys),
+    *(Push, Push, Pop, Pop, PutBack, QueueLength, Meet, Meet, Lock, Lock, Unlock, Follow, Follow),
 )
