@@ -101,7 +101,7 @@ class Cluster:
     def is_empty(self) -> bool:
         """Whether the engine holds nothing at all."""
         engine = self.engine
-        return not (len(engine._groups) or engine._seats or len(engine._replies)) and engine.next_deadline() is None
+        return len(engine._groups) == len(engine._replies) == 0 and engine.is_vacant and engine.next_deadline() is None
 
     @property
     def is_idle(self) -> bool:

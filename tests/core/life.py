@@ -37,12 +37,14 @@ from aiopg._core.messages import (
     Arrive,
     Cancel,
     Command,
+    Enlist,
     Expire,
     Inquire,
     Join,
     Leave,
     Needs,
     Put,
+    Reform,
     Status,
     Take,
     TakeBack,
@@ -137,7 +139,7 @@ class Life:
         older = chance.randrange(max(1, call - 12), call + 1)
         rank = list(self.exchange.lines).index(line.id)
         makes: list[Callable[[], Command]] = [
-            lambda: Join(call, seat, f"g{seat}", rank, 3, chance.choice((0.3, 50.0)), "me", chance.random() < 0.1),
+            lambda: Join(call, seat, f"g{seat}", rank, 3, chance.choice((0.3, 50.0)), "me", chance.random() < 0.3),
             lambda: Join(call, seat, f"g{seat}", rank, 3, 50.0, "me"),
             lambda: Put(call, seat, peer, tag, body),
             lambda: Put(call, seat, peer, tag, body),
@@ -147,6 +149,8 @@ class Life:
             lambda: Inquire(call, older),
             lambda: Watch(call, seat, chance.randrange(4)),
             lambda: Expire(call, seat),
+            lambda: Enlist(call, 5 + chance.randrange(2), "g9", 2, 3, 0.7, 50.0, "me", (b"said",)),
+            lambda: Reform(call, chance.choice((seat, 5, 6)), 5 + chance.randrange(3), 50.0, "me"),
             lambda: Status(call),
             *[lambda: self._draw_keys(call, chance.choice((seat, seat, STORE)))] * 6,
             *[lambda: self._arrive(line, call, seat, tag)] * 6,

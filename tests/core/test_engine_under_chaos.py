@@ -125,7 +125,9 @@ class Chaos:
         call = self.last_call
         if chance.random() < 0.02 and (calls := self.engine._replies._waiting.get(session)):
             call = chance.choice(list(calls))
-        seats = [number for number, seat in self.engine._seats.get(session, {}).items() if seat.incarnation.live]
+        seats = [
+            number for number, seat in self.engine._membership.seats.get(session, {}).items() if seat.incarnation.live
+        ]
         seat = chance.choice(seats) if seats and chance.random() < 0.95 else chance.randrange(4)
         tag = chance.choice(TAGS)
         rank = chance.choice(ODD if chance.random() < 0.1 else (0, 1, 2))
@@ -157,7 +159,7 @@ class Chaos:
     def arrive(self, session: str, call: int, number: int, tag: Tag) -> Arrive:
         """Mostly what the group's program has next; sometimes anything."""
         chance = self.chance
-        seat = self.engine._seats.get(session, {}).get(number)
+        seat = self.engine._membership.seats.get(session, {}).get(number)
         if seat is None or chance.random() < 0.02:
             op, root = chance.choice(("gather", "odd")), chance.choice((0, 1, *ODD))
             pieces = chance.choice((0, 1, 2, 3, *ODD))

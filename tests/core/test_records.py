@@ -80,8 +80,8 @@ def test_the_random_life_is_rich() -> None:
             "receipts": sum(len(line.receipts) for line in life.exchange.lines.values()),
             "watching": sum(len(incarnation.history.watching) for incarnation in engine._groups),
             "gone": sum(len(group["gone"]) for group in described["groups"]),
-            "queued": len(engine._queue),
-            "fenced": len(engine._fenced),
+            "queued": len(engine._membership.queue),
+            "fenced": len(engine._membership.fenced),
             "aborted": sum(group["state"] == "aborted" for group in described["groups"]),
             "retained": max(line.streams.sent - line.streams.acknowledged for line in life.exchange.lines.values()),
         }

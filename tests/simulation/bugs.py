@@ -14,9 +14,9 @@ from unittest import mock
 from weakref import WeakKeyDictionary
 
 from aiopg._core import compaction, records
-from aiopg._core.engine import Engine
 from aiopg._core.exchange import Exchange
 from aiopg._core.mailboxes import Mailboxes
+from aiopg._core.membership import Membership
 from aiopg._core.messages import Acknowledge, Goodbye
 from aiopg._core.rounds import Rounds
 from aiopg._core.session import Session
@@ -163,12 +163,12 @@ def no_source_in_the_mailbox_key() -> AbstractContextManager[None]:
 def skip_the_fence() -> AbstractContextManager[None]:
     """Who takes a rank over does not put out its holder, which goes on as if nothing was."""
 
-    def fence(self: Engine, seat: Any, by: str) -> None:
+    def fence(self: Membership, seat: Any, by: str) -> None:
         incarnation = seat.incarnation
         if incarnation.live:
             incarnation.gone[seat.rank] = PeerLostError(incarnation.name, [seat.rank], "taken over")
 
-    return _patched(Engine, _fence=fence)
+    return _patched(Membership, _fence=fence)
 
 
 def resend_out_of_order() -> AbstractContextManager[None]:

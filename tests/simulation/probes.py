@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from aiopg._core.engine import Engine
 from aiopg._core.groups import Groups, Queued
 from aiopg._core.mailboxes import Mailboxes
+from aiopg._core.membership import Membership
 from aiopg._core.messages import Answer
 from aiopg._core.replies import Replies
 from aiopg._core.round import Arrival
@@ -185,7 +185,7 @@ def _settling(wrap: Callable[..., None], counts: Counter[str]) -> None:
 
 
 def _membership(wrap: Callable[..., None], counts: Counter[str]) -> None:
-    def fence(original: Any, self: Engine, *args: Any) -> None:
+    def fence(original: Any, self: Membership, *args: Any) -> None:
         counts["a member fenced"] += 1
         original(self, *args)
 
@@ -197,20 +197,19 @@ def _membership(wrap: Callable[..., None], counts: Counter[str]) -> None:
         counts["a queued joiner seated or told why not"] += 1
         original(self, waiting)
 
-    def back(original: Any, self: Engine, session: Any) -> Any:
-        before = len(self._queue)
-        events = original(self, session)
-        counts["a queued joiner refused"] += before - len(self._queue)
-        return events
+    def back(original: Any, self: Membership, session: Any) -> None:
+        before = len(self.queue)
+        original(self, session)
+        counts["a queued joiner refused"] += before - len(self.queue)
 
     def unseat(original: Any, self: Groups, seat: Any) -> None:
         counts["a join taken back after the group had formed"] += seat.incarnation.live
         original(self, seat)
 
-    wrap(Engine, "_fence", fence)
+    wrap(Membership, "_fence", fence)
     wrap(Queued, "__init__", queued)
     wrap(Replies, "let_go", let_go)
-    wrap(Engine, "back", back)
+    wrap(Membership, "back", back)
     wrap(Groups, "unseat", unseat)
 
 

@@ -212,7 +212,7 @@ class World:
         for what, left in (
             ("calls", len(engine._replies)),
             ("tally", engine._groups.tally),
-            ("queue", len(engine._queue)),
+            ("queue", len(engine._membership.queue)),
         ):
             if left:
                 self.remains.append(f"{what}: {left}")

@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from copy import copy
 from typing import Any, TypeAlias, cast
 
 from aiopg._core.frames import body_size
-from aiopg._core.groups import Common, Groups, Incarnation, Queued, Seat
+from aiopg._core.groups import Common, Groups, Incarnation, Seat
 from aiopg._core.key_messages import STORE, KeyCommand
 from aiopg._core.keys import NO_KEYS
 from aiopg._core.keys.requests import REQUESTS
 from aiopg._core.limits import Limits
+from aiopg._core.membership import Membership
 from aiopg._core.messages import (
     Abort,
     Arrive,
     Cancel,
     Command,
+    Enlist,
     Event,
     Expire,
     Inquire,
@@ -34,8 +35,8 @@ from aiopg._core.messages import (
     Message,
     Needs,
     Put,
+    Reform,
     Status,
-    Tag,
     Take,
     TakeBack,
     Vacate,
@@ -48,12 +49,7 @@ from aiopg._core.scopes import ANY_GROUP, Scope, allows
 from aiopg.errors import (
     AiopgError,
     AuthenticationError,
-    FencedError,
-    GroupAbortedError,
-    GroupClosedError,
     ProtocolError,
-    RankConflictError,
-    StoreFullError,
     UsageError,
 )
 
@@ -76,22 +72,22 @@ class Engine:
         self._limits = limits
         self._replies = Replies(limits.waiting_calls)
         self._groups = Groups(limits, self._replies)
-        self._seats: dict[SessionId, dict[int, Seat]] = {}
-        self._away: set[SessionId] = set()  # sessions that no connection carries
-        self._queue: list[Queued] = []
-        self._fenced: dict[SessionId, dict[int, FencedError]] = {}  # seats that were taken over
-        self._scopes: dict[SessionId, Scope] = {}  # of the sessions that may not join every group
+        self._membership = Membership(self._groups, limits, self._replies)
         self._swept = 0.0
         self.complete(about)
 
     def complete(self, about: Mapping[str, object]) -> None:
         """Give the engine what is not state, and so in no snapshot."""
         self._about = dict(about)
+        membership = self._membership
+        self._working_seat = membership.working_seat
         self._handlers: dict[type[Any], Callable[[SessionId, Any, float], None]] = {
-            Join: self._join,
-            Leave: self._leave,
-            Vacate: self._vacate,
-            Abort: self._abort,
+            Join: membership.join,
+            Enlist: membership.enlist,
+            Reform: membership.reform,
+            Leave: membership.leave,
+            Vacate: membership.vacate,
+            Abort: membership.abort,
             Put: self._put,
             TakeBack: self._take_back,
             Take: self._take,
@@ -109,8 +105,7 @@ class Engine:
 
     def restrict(self, session: SessionId, scope: Scope) -> None:
         """The session may join and see no other groups than these."""
-        if scope != ANY_GROUP:
-            self._scopes[session] = scope
+        self._membership.restrict(session, scope)
 
     def apply(self, session: SessionId, command: Message, now: float) -> Events:
         """A session's command takes effect, or fails and changes nothing.
@@ -133,29 +128,16 @@ class Engine:
 
     def away(self, session: SessionId) -> None:
         """No connection carries the session; it may come back. Who wants its ranks waits to see whether it does."""
-        self._away.add(session)
+        self._membership.away.add(session)
 
     def back(self, session: SessionId) -> Events:
         """A connection carries the session again."""
-        self._away.discard(session)
-        for queued in [queued for queued in self._queue if queued.holder.session == session]:
-            self._refuse(queued, queued.holder.holder)
+        self._membership.back(session)
         return self._replies.drain()
 
     def end_session(self, session: SessionId, reason: str) -> Events:
         """A session is over: its members are gone from their groups, for the `reason` given."""
-        self._away.discard(session)
-        self._scopes.pop(session, None)
-        self._fenced.pop(session, None)
-        seats = self._seats.pop(session, {})
-        for waiting in self._replies.waiting_of(session):
-            if not isinstance(waiting, Seat):
-                waiting.withdraw()
-        for seat in seats.values():
-            self._groups.lose(seat, reason)
-        self._groups.common.keys.end_owner((session, STORE))
-        self._replies.end_session(session)
-        self._seat_queued()
+        self._membership.end_session(session, reason)
         return self._replies.drain()
 
     def next_deadline(self) -> float | None:
@@ -166,7 +148,8 @@ class Engine:
                 ttl = min(ttl, incarnation.ttl)
             if incarnation.keys is not None:
                 end = min(end, incarnation.keys.values.next_end())
-        when = min(self._swept + max(ttl / SWEEPS_PER_TTL, SWEEP_SECONDS_LEAST), end)
+        sweep = self._swept + max(ttl / SWEEPS_PER_TTL, SWEEP_SECONDS_LEAST)
+        when = min(sweep, end, self._membership.lobbies.next_due())
         return None if when == math.inf else when
 
     def handle_timer(self, now: float) -> Events:
@@ -178,6 +161,7 @@ class Engine:
             if incarnation.keys is not None:
                 incarnation.keys.values.expire(now)
         self._groups.common.keys.values.expire(now)
+        self._membership.open_due(now)
         return self._replies.drain()
 
     # -------------------------------------------------------------------------------------------------- state
@@ -185,12 +169,12 @@ class Engine:
     @property
     def members(self) -> int:
         """Seats taken, in all groups."""
-        return sum(len(seats) for seats in self._seats.values())
+        return sum(len(seats) for seats in self._membership.seats.values())
 
     @property
     def is_vacant(self) -> bool:
-        """Whether no seat is taken in any group."""
-        return not self._seats
+        """Whether no seat is taken in any group, and nobody waits for one that is to form."""
+        return self._membership.is_vacant
 
     def describe(self, scope: Scope = ANY_GROUP) -> dict[str, object]:
         """State for people, plain values only; what may be seen in that scope."""
@@ -203,139 +187,6 @@ class Engine:
             "members": sum(len(incarnation.seats) for incarnation in seen),
             "keys": common.describe() if sees_all else dict(NO_KEYS),
         }
-
-    # ---------------------------------------------------------------------------------------------- membership
-
-    def _join(self, session: SessionId, join: Join, now: float) -> None:
-        self._check_join(session, join)
-        self._replies.check(session, join.call)
-        holder = self._groups.holder(join)
-        if holder is not None and join.takeover:
-            self._groups.check_succession(holder, join)
-            self._fence(holder, join.holder)
-        elif holder is not None and holder.session in self._away:
-            queued = Queued(session, join, holder, self._queue)
-            self._replies.wait(queued)
-            self._queue.append(queued)
-            return
-        self._take_seat(session, join)
-
-    def _take_seat(self, session: SessionId, join: Join) -> None:
-        seat = self._groups.join(session, join)
-        self._seats.setdefault(session, {})[join.seat] = seat
-
-    def _fence(self, seat: Seat, by: str) -> None:
-        """Put a member out: its rank has another holder from here on."""
-        error = FencedError(seat.incarnation.name, seat.rank, by)
-        for waiting in self._replies.waiting_of(seat.session, seat.seat):
-            if waiting is seat or waiting.withdraw():
-                self._replies.fail([waiting], error)
-        for queued in [queued for queued in self._queue if queued.holder is seat]:
-            self._refuse(queued, by)
-        self._fenced.setdefault(seat.session, {})[seat.seat] = error
-        self._groups.lose(seat, f"its rank was taken over by {by}")
-        self._unseat(seat.session, seat.seat)
-
-    def _refuse(self, queued: Queued, holder: str) -> None:
-        """Who queues for a rank does not get it: that `holder` is there."""
-        self._queue.remove(queued)
-        self._replies.fail([queued], RankConflictError(queued.join.group, queued.join.rank, holder))
-
-    def _seat_queued(self) -> None:
-        """Seats may have become free: who waits for one gets it, or the error that tells why not."""
-        for queued in [queued for queued in self._queue if not queued.holder_is_there()]:
-            self._queue.remove(queued)
-            self._replies.let_go(queued)
-            try:
-                self._check_join(queued.session, queued.join)  # again: the session may have joined more meanwhile
-                self._take_seat(queued.session, queued.join)
-            except AiopgError as error:
-                self._replies.fail_now(queued.session, queued.call, error)
-
-    def _check_join(self, session: SessionId, join: Join) -> None:
-        limits = self._limits
-        if (scope := self._scopes.get(session)) is not None and not allows(scope, join.group):
-            raise AuthenticationError("", f"this member's token is not for group {join.group!r:.200}")
-        if join.seat in (seats := self._seats.get(session, {})):
-            raise ProtocolError(f"seat {join.seat} is taken")
-        if len(seats) + len(self._fenced.get(session, ())) >= limits.seats:
-            raise StoreFullError("seats", limits.seats, "this session")
-        if len(join.group.encode(errors="replace")) > limits.name_bytes or not join.group:
-            raise UsageError(f"a group name has 1 to {limits.name_bytes} bytes, not {join.group!r:.200}")
-        if len(join.holder.encode(errors="replace")) > limits.reason_bytes:
-            raise UsageError(f"a member's name has at most {limits.reason_bytes} bytes, not {join.holder!r:.200}")
-        if not 1 <= join.world_size <= limits.world_size:
-            raise UsageError(f"world_size must be 1 to {limits.world_size} on this store, not {join.world_size}")
-        if not 0 <= join.rank < join.world_size:
-            raise UsageError(f"rank must be 0 to {join.world_size - 1}, not {join.rank}")
-        if not join.ttl > 0:
-            raise UsageError(f"data_expiration_seconds must be over 0, not {join.ttl}")
-
-    def _leave(self, session: SessionId, leave: Leave | Vacate, now: float) -> None:
-        seat = self._seat(session, leave.seat)
-        for waiting in self._replies.waiting_of(session, leave.seat):
-            facts = waiting.facts()
-            if not isinstance(waiting, Seat) and not waiting.withdraw():
-                continue
-            self._replies.withdrawn(waiting, facts)
-        self._groups.lose(seat, "it left the group", "left")
-        self._unseat(session, leave.seat)
-        self._seat_queued()
-        self._replies.answer_now(session, leave.call)
-
-    def _vacate(self, session: SessionId, vacate: Vacate, now: float) -> None:
-        for queued in self._queue:
-            if (queued.session, queued.seat) == (session, vacate.seat):
-                self._queue.remove(queued)
-                self._replies.withdrawn(queued, queued.facts())
-                self._replies.answer_now(session, vacate.call)
-                return
-        seat = self._seat(session, vacate.seat)
-        if seat.used:  # what it did cannot be undone, so nobody can take its place
-            self._leave(session, vacate, now)
-            return
-        if self._replies.waiting(session, seat.call) is seat:
-            self._replies.withdrawn(seat, seat.facts())
-        self._groups.unseat(seat)
-        self._unseat(session, vacate.seat)
-        self._seat_queued()
-        self._replies.answer_now(session, vacate.call)
-
-    def _abort(self, session: SessionId, abort: Abort, now: float) -> None:
-        seat = self._seat(session, abort.seat)
-        if not seat.incarnation.live:
-            raise ProtocolError("the group is not formed yet")
-        reason = abort.reason.encode(errors="replace")[: self._limits.reason_bytes].decode(errors="ignore")
-        seat.incarnation.abort(GroupAbortedError(seat.incarnation.name, seat.rank, reason))
-        self._replies.answer_now(session, abort.call)
-
-    def _seat(self, session: SessionId, number: int) -> Seat:
-        seat = self._seats.get(session, {}).get(number)
-        if seat is None:
-            if (fenced := self._fenced.get(session, {}).get(number)) is not None:
-                raise copy(fenced)
-            raise GroupClosedError(f"seat {number} is not taken")
-        return seat
-
-    def _unseat(self, session: SessionId, number: int) -> None:
-        seats = self._seats[session]
-        del seats[number]
-        if not seats:
-            del self._seats[session]
-
-    def _working_seat(self, session: SessionId, number: int, tag: Tag = 0) -> Seat:
-        """The seat, if its group can work; raises what every call on it fails with otherwise."""
-        seats = self._seats.get(session)
-        seat = seats.get(number) if seats else None
-        if seat is None or not seat.incarnation.works:
-            seat = self._seat(session, number)
-            if (aborted := seat.incarnation.aborted) is not None:
-                raise copy(aborted)  # raising the kept one would grow its traceback each time
-            raise ProtocolError("the group is not formed yet")
-        if type(tag) is str and len(tag.encode(errors="replace")) > self._limits.tag_bytes:
-            raise UsageError(f"a tag has at most {self._limits.tag_bytes} bytes, not {tag!r:.200}")
-        seat.used = True
-        return seat
 
     # ------------------------------------------------------------------------------------------------ messages
 
@@ -392,7 +243,7 @@ class Engine:
             home = self._working_seat(session, command.seat).incarnation
             space = home.key_space()
         else:
-            if session in self._scopes:
+            if session in self._membership.scopes:
                 raise AuthenticationError(
                     "", "this member's token is for some groups, and the store's own keys are for all"
                 )
@@ -415,8 +266,7 @@ class Engine:
         if waiting.withdraw():
             self._replies.withdrawn(waiting, facts)
             if isinstance(waiting, Seat):
-                self._unseat(session, waiting.seat)
-                self._seat_queued()
+                self._membership.withdrawn(session, waiting)
 
     def _void(self, session: SessionId, void: Void, now: float) -> None:
         self._replies.withdrawn_now(session, void.call)
@@ -434,10 +284,12 @@ class Engine:
         self._replies.answer_now(session, expire.call, pack_value(count))
 
     def _watch(self, session: SessionId, watch: Watch, now: float) -> None:
-        seat = self._seat(session, watch.seat)
+        seat = self._membership.seat(session, watch.seat)
         if not seat.incarnation.live:
             raise ProtocolError("the group is not formed yet")
         seat.incarnation.history.watch(session, watch)
 
     def _status(self, session: SessionId, status: Status, now: float) -> None:
-        self._replies.answer_now(session, status.call, pack_value(self.describe(self._scopes.get(session, ANY_GROUP))))
+        self._replies.answer_now(
+            session, status.call, pack_value(self.describe(self._membership.scopes.get(session, ANY_GROUP)))
+        )

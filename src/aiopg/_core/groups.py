@@ -268,6 +268,23 @@ class Groups:
                 self.replies.answer(member, body)
         return seat
 
+    def lives(self, name: str) -> tuple[Incarnation, ...]:
+        """The incarnations of a name, oldest first."""
+        return tuple(self._incarnations.get(name, ()))
+
+    def open_with(self, name: str, joins: list[tuple[SessionId, Join]]) -> list[Seat]:
+        """A new incarnation, complete from its first moment: each has the rank that its join says.
+
+        Raises `StoreFullError`.
+        """
+        incarnation = self._open(joins[0][1])
+        for session, join in joins:
+            incarnation.seats[join.rank] = Seat(session, join, incarnation)
+            incarnation.ttl = min(incarnation.ttl, join.ttl)
+            incarnation.history.add("joined", join.rank, join.holder)
+        incarnation.live = incarnation.works = True
+        return list(incarnation.seats.values())
+
     def holder(self, join: Join) -> Seat | None:
         """Who holds the seat that a joiner would take. Raises `WorldSizeMismatchError`."""
         lives = self._incarnations.get(join.group, [])

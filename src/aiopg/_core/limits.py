@@ -54,6 +54,9 @@ class Limits:
     tag_bytes: int = 64
     """Length of a text tag, UTF-8. A tag may also be a 64-bit integer."""
 
+    metadata_bytes: int = 4 * KIB
+    """What a member may say of itself when ranks are given out in order of arrival: every rank gets that of all."""
+
     reason_bytes: int = 1 * KIB
     """Length of the text given to abort(); the rest is cut off."""
 

@@ -28,6 +28,7 @@ __all__ = [
     "Arrive",
     "Cancel",
     "Command",
+    "Enlist",
     "Event",
     "Expire",
     "Failed",
@@ -40,6 +41,7 @@ __all__ = [
     "Open",
     "Opened",
     "Put",
+    "Reform",
     "Status",
     "Tag",
     "Take",
@@ -137,6 +139,38 @@ class Join(NamedTuple):
     """Who this is, for the error that a second taker of the rank gets."""
     takeover: bool = False
     """Whether a live holder of the rank is to be put out."""
+    body: Body = ()
+
+
+class Enlist(NamedTuple):
+    """Take whatever rank of `group` there will be (see `lobbies`). Body: what this one says of itself.
+
+    Answered with a place: rank and world_size as u32, the incarnation's number as i64, and what each rank said of
+    itself, as parts.
+    """
+
+    call: int
+    seat: int
+    group: str
+    least: int
+    """So many are to come before the group forms ..."""
+    most: int
+    """... at once when these have, ..."""
+    patience: float
+    """... else so many seconds after the last of them."""
+    ttl: float
+    holder: str
+    body: Body = ()
+
+
+class Reform(NamedTuple):
+    """Have the group of `seat` form anew of those who are left, and take `new_seat` in it. Answered as `Enlist`."""
+
+    call: int
+    seat: int
+    new_seat: int
+    ttl: float
+    holder: str
     body: Body = ()
 
 
@@ -293,6 +327,8 @@ class Withdrawn(NamedTuple):
 
 Command: TypeAlias = (
     Join
+    | Enlist
+    | Reform
     | Leave
     | Vacate
     | Abort

@@ -25,7 +25,20 @@ from typing import Any
 import msgpack
 
 from aiopg import errors
-from aiopg._core import engine, exchange, groups, history, mailboxes, messages, replies, round, rounds, session
+from aiopg._core import (
+    engine,
+    exchange,
+    groups,
+    history,
+    lobbies,
+    mailboxes,
+    membership,
+    messages,
+    replies,
+    round,
+    rounds,
+    session,
+)
 from aiopg._core.frames import Buffer
 from aiopg._core.keys import changes, locks, meetings, queues, space, values, waits
 from aiopg._core.limits import Limits
@@ -40,14 +53,15 @@ _CLASSES: tuple[type[Any], ...] = (
     exchange.Exchange, exchange.Line, session.Session, engine.Engine, replies.Replies,
     groups.Groups, groups.Incarnation, groups.Seat, groups.Queued, history.History, history._Watching,
     mailboxes.Mailboxes, mailboxes._Mailbox, mailboxes._Take, rounds.Rounds, round.Round, round.Arrival,
-    groups.Common, space.Space, values.Values, values._Value, changes.Changes, changes._Follower,
+    membership.Membership, lobbies.Lobbies, lobbies._Lobby, lobbies._Applicant, groups.Common, space.Space,
+    values.Values, values._Value, changes.Changes, changes._Follower,
     queues.Queues, queues._Queue, queues._Pop, waits.Waits, waits._Presence,
     meetings.Meetings, meetings._Meeting, meetings._Meet, locks.Locks, locks._Lock, locks._Asking,
 )  # fmt: skip
 _TUPLES: tuple[type[Any], ...] = (mailboxes._Letter, round.Signature, messages.Join, changes._Change, queues._Item)
 _ERRORS = {cls.__name__: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, AiopgError)}
 _NOT_STATE: dict[type[Any], frozenset[str]] = {
-    engine.Engine: frozenset({"_handlers", "_about"}),
+    engine.Engine: frozenset({"_handlers", "_about", "_working_seat"}),
     exchange.Line: frozenset({"carrier"}),
     session.Session: frozenset({"told", "_frames_limit", "_bytes_limit", "_head_bytes"}),
     replies.Replies: frozenset({"_waiting_calls"}),
@@ -106,7 +120,7 @@ def _declared() -> dict[type[Any], list[str]]:
     state, streams = exchange.Exchange(limits, {}), session.Session(limits)
     heart, life = state.engine, groups.Incarnation(state.engine._groups, "", 1, 1)
     of_life = (life, life.history, life.mailboxes, life.rounds)
-    for sample in (state, streams, heart, heart._replies, heart._groups, *of_life):
+    for sample in (state, streams, heart, heart._replies, heart._groups, heart._membership, *of_life):
         declared[type(sample)] = _attributes(sample)
     return {cls: sorted(set(names) - _NOT_STATE.get(cls, frozenset())) for cls, names in declared.items()}
 

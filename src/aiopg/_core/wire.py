@@ -45,6 +45,8 @@ _WIRE: dict[int, tuple[type[Any], tuple[object, ...]]] = {
     11: (m.Leave, (int, int)),
     12: (m.Abort, (int, int, str)),
     13: (m.Vacate, (int, int)),
+    14: (m.Enlist, (int, int, str, int, int, float, float, str)),
+    15: (m.Reform, (int, int, int, float, str)),
     20: (m.Put, (int, int, int, _TAG)),
     21: (m.TakeBack, (int, int, int, _TAG, int)),
     22: (m.Take, (int, int, int, _TAG)),

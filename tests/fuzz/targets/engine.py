@@ -135,7 +135,9 @@ def _turn(*whats: int) -> bytes:
 def _say(world: World, line: Line, message: Message, quickly: bool) -> int:
     """One command, and that nothing has changed if it was refused; what came back, roughly."""
     carrier, engine = world.carrier, world.exchange.engine
-    looks = not quickly and line.carrier is not None
+    # What has keys past their time drops them before it looks at a command.
+    overdue = any(life.keys is not None and life.keys.values.next_end() <= world.now for life in engine._groups)
+    looks = not quickly and not overdue and line.carrier is not None
     before, tallied = (_mark(engine), _tallied(engine)) if looks else (None, {})
     count, sent = carrier.count, line.streams.sent
     if not world.say(line, message):
@@ -164,14 +166,13 @@ def _tallied(engine: Engine) -> dict[Incarnation, int]:
 def _mark(engine: Engine) -> list[Any]:
     """What a command may change, in short."""
     replies, groups = engine._replies, engine._groups
-    mark: list[Any] = [len(replies), len(engine._queue), len(engine._fenced), engine.members]
+    mark: list[Any] = [len(replies), len(engine._membership.queue), len(engine._membership.fenced), engine.members]
     for life in groups:
         boxes, rounds = life.mailboxes, life.rounds
         mark.append((life.number, life.live, life.aborted is None, life.ttl, len(life.seats), len(life.gone)))
         mark.append((boxes.bytes, boxes.messages, len(boxes), rounds.bytes, len(rounds._owed)))
         mark.append((len(life.history.happenings), len(life.history.watching)))
-        # One that holds keys with an end drops those past it before it looks at a command.
-        if (space := life.keys) is not None and (space.bytes or len(space)) and not space.values._ends:
+        if (space := life.keys) is not None and (space.bytes or len(space)):
             mark.append((space.bytes, len(space), space.changes.revision, len(space.locks._locks)))
             mark.append((len(space.meetings._meetings), len(space.changes.followers), len(space.waits._by_name)))
         mark += [(key, len(round.arrivals), len(round.told), round.bytes) for key, round in rounds._rounds.items()]
@@ -195,7 +196,12 @@ def _recount(world: World) -> None:
     """What is counted is what is there, and each command got its one event or waits for it."""
     engine, exchange = world.exchange.engine, world.exchange
     groups = engine._groups
-    assert groups.tally == sum(life.tallied for life in groups) + groups.common.tallied
+    lobbies = engine._membership.lobbies
+    applicants = [one for lobby in lobbies._lobbies.values() for one in lobby.applicants]
+    applicants += [one for arrived in lobbies._reforming.values() for one in arrived.values()]
+    said = sum(len(one.metadata) for one in applicants)
+    assert groups.tally == sum(life.tallied for life in groups) + groups.common.tallied + said
+    assert all(engine._replies.waiting(one.session, one.call) is one for one in applicants)
     for life in groups:
         rounds, boxes = life.rounds, life.mailboxes
         held = [part for round in rounds._rounds.values() for a in round.arrivals.values() for part in a.parts]
@@ -242,7 +248,17 @@ def _end_all(world: World, order: int) -> None:
         exchange.end(line, "over")
     world.calm.end()
     engine: Any = exchange.engine
-    left = [engine._groups, engine._seats, engine._away, engine._queue, engine._fenced, engine._scopes, exchange.lines]
+    seats = engine._membership
+    left = [
+        engine._groups,
+        seats.seats,
+        seats.away,
+        seats.queue,
+        seats.fenced,
+        seats.scopes,
+        seats.lobbies,
+        exchange.lines,
+    ]
     assert not any(map(len, left)), left
     replies = engine._replies
     left = [replies._waiting, replies._receipts, replies._events]

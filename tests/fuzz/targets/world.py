@@ -40,6 +40,7 @@ from aiopg._core.messages import (
     Answer,
     Arrive,
     Cancel,
+    Enlist,
     Expire,
     Goodbye,
     Inquire,
@@ -49,6 +50,7 @@ from aiopg._core.messages import (
     Needs,
     Opened,
     Put,
+    Reform,
     Status,
     Tag,
     Take,
@@ -250,7 +252,13 @@ class World:
         return Join(self._call(line, d), _seat(a), GROUPS[b & 7], rank, size, ttl, "me", b > 224)
 
     def _leave(self, line: Line, a: int, b: int, c: int, d: int) -> Message:
-        return (Leave, Vacate, Vacate, Expire)[b & 3](self._call(line, d), _seat(a))
+        call, seat = self._call(line, d), _seat(a)
+        if b & 24 == 24:
+            group, said = GROUPS[c & 7], BODIES[b >> 5]
+            if b & 1:
+                return Enlist(call, seat, group, 2, SIZES[c >> 5], SECONDS[c >> 3 & 3], TTLS[a & 7], "me", said)
+            return Reform(call, seat, NUMBERS[c & 3] + 2, TTLS[a & 7], "me", said)
+        return (Leave, Vacate, Vacate, Expire)[b & 3](call, seat)
 
     def _abort(self, line: Line, a: int, b: int, c: int, d: int) -> Message:
         return Abort(self._call(line, d), _seat(a), ("enough", "", "\u00e9" * 40)[b % 3])
