@@ -82,6 +82,9 @@ def test_the_random_life_is_rich() -> None:
             "gone": sum(len(group["gone"]) for group in described["groups"]),
             "queued": len(engine._membership.queue),
             "fenced": len(engine._membership.fenced),
+            "lobbies": len(engine._membership.lobbies),
+            "keys": described["keys"]["keys"],
+            "keys of groups": sum(group["keys"]["keys"] for group in described["groups"]),
             "aborted": sum(group["state"] == "aborted" for group in described["groups"]),
             "retained": max(line.streams.sent - line.streams.acknowledged for line in life.exchange.lines.values()),
         }
