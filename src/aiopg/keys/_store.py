@@ -34,8 +34,8 @@ class AsyncStore(KeyVerbs):
             await store.set("model/version", "7")
             version = await store.get("model/version")      # b"7"; waits until the key is there
 
-    *Values* are text (kept as UTF-8) or bytes, and come out as bytes; an empty value is a value. *Keys* are text of 1 to
-    1,024 bytes in UTF-8, prefixes included. A *queue* has a name like a key's and lives beside the key of that name.
+    *Values* are text (kept as UTF-8) or bytes, and come out as bytes; an empty value is a value. *Keys* are text of 1
+    to 1,024 bytes in UTF-8, prefixes included. A *queue* has a name like a key's and lives beside the key of that name.
 
     *Deadlines.* Every call has `timeout=`: seconds, the store's own if not given, `math.inf` for none. At its deadline
     it raises `KeyTimeoutError` (also a builtin `TimeoutError`), which names the keys that are missing.
@@ -45,10 +45,10 @@ class AsyncStore(KeyVerbs):
 
     *Revisions* count the changes of the keys of one space, from 1; `set`, `multi_set` and `watch` speak of them.
 
-    Besides what is listed with it, every call raises `StoreLostError` (the link to the store ended), `AuthenticationError`
-    (this token is not for these keys), `GroupClosedError` (this process closed the store), `ForkError` (in a forked
-    child) and `WrongThreadError` (in another event loop); on a group's keys also what joining it raises, and
-    `GroupAbortedError` and `FencedError`. Any number of calls may run at once. What they send is sent in call order.
+    Besides what is listed with it, every call raises `StoreLostError` (the link to the store ended),
+    `AuthenticationError` (this token is not for these keys), `GroupClosedError` (this process closed the store),
+    `ForkError` (in a forked child) and `WrongThreadError` (in another event loop); on a group's keys also what joining
+    it raises, and `GroupAbortedError` and `FencedError`. Any number of calls may run at once. What they send is sent in call order.
 
     Args:
         link: a link of one's own (`aiopg.stores.open_link`), whose keys are those of the store itself. It is not
@@ -214,7 +214,7 @@ class AsyncStore(KeyVerbs):
 
     @property
     def shared(self) -> AsyncStore:
-        """The keys of the store itself, over the same link and without prefix: the way out of a group's private ones."""
+        """The keys of the store itself, over the same link, without prefix: the way out of a group's private ones."""
         return AsyncStore._over(self._space.shared, self.timeout)
 
     def _prefixes(self) -> list[str]:

@@ -250,9 +250,7 @@ class KeyVerbs:
 
     # ---------------------------------------------------------------------------------------------- one call
 
-    def _new_call(
-        self, op: str, keys: tuple[str, ...], timeout: float | None, expected: int | None = None
-    ) -> KeyCall:
+    def _new_call(self, op: str, keys: tuple[str, ...], timeout: float | None, expected: int | None = None) -> KeyCall:
         """A call that begins now. Raises what makes it impossible."""
         self._space.check()
         seconds = self.timeout if timeout is None else check_timeout(timeout)

@@ -129,5 +129,3 @@ class Watch:
         """The first of what came."""
         change = self._come.popleft()
         return replace(change, key=change.key[self._hidden :]) if self._hidden else change
-
-
