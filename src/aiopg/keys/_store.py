@@ -48,7 +48,8 @@ class AsyncStore(KeyVerbs):
     Besides what is listed with it, every call raises `StoreLostError` (the link to the store ended),
     `AuthenticationError` (this token is not for these keys), `GroupClosedError` (this process closed the store),
     `ForkError` (in a forked child) and `WrongThreadError` (in another event loop); on a group's keys also what joining
-    it raises, and `GroupAbortedError` and `FencedError`. Any number of calls may run at once. What they send is sent in call order.
+    it raises, and `GroupAbortedError` and `FencedError`. Any number of calls may run at once. What they send is sent in
+    call order.
 
     Args:
         link: a link of one's own (`aiopg.stores.open_link`), whose keys are those of the store itself. It is not

@@ -124,7 +124,13 @@ class EngineKeys(Keys):
         return cast(int, unpack_value(await self._ask(call, Lock, key, late=let_go)))
 
     async def unlock(self, call: KeyCall, number: int) -> bool:
-        return cast(bool, await self._told(call, Unlock, number, *call.keys))
+        # Not by `_ask`: it stands in no line, and is not taken back when nobody waits for it any more.
+        unlock = self._calls.submit(Unlock, self._seat, number, *call.keys)
+        try:
+            await unlock.wait(call, self._calls.inquire)
+        except DeadlinePassedError:
+            raise call.timed_out(None, None) from None
+        return cast(bool, unpack_value(unlock.result()))
 
     # ------------------------------------------------------------------------------------------------- changes
 
