@@ -1,4 +1,4 @@
-"""Deadlines of calls on keys. Docstrings in quotes are boxes of what a store has to do."""
+"""Deadlines of calls on keys."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ALL: dict[str, Call] = WAITING | {
 
 @pytest.mark.parametrize("name", WAITING)
 async def test_the_error_names_the_key_and_the_timeout(store: AsyncStore, other: AsyncStore, name: str) -> None:
-    """ "error names the key and the T used (100 ms stays 100 ms, not the connect timeout)"."""
+    """Error names the key and the T used (100 ms stays 100 ms, not the connect timeout)."""
     await other.lock("key").acquire()
     await other.set("there", "1")
     loop = asyncio.get_running_loop()
@@ -80,7 +80,7 @@ async def test_the_store_s_own_timeout_holds_where_none_is_given(place: Place, n
 
 
 async def test_after_a_timeout_the_same_client_works(store: AsyncStore) -> None:
-    """ "**after a timed-out get/wait the same client works**: set then get returns the new value (no stale reply)"."""
+    """**after a timed-out get/wait the same client works**: set then get returns the new value (no stale reply)."""
     for n in range(20):
         key = f"key {n}"
         with pytest.raises(KeyTimeoutError):
@@ -104,8 +104,8 @@ async def test_a_key_that_comes_in_the_last_moment_is_got_or_is_there(store: Asy
 
 
 async def test_a_barrier_says_how_many_came(store: AsyncStore, other: AsyncStore) -> None:
-    """ "missing clients: error at T saying `k/n joined`"; who timed out has not come."""
-    with pytest.raises(KeyTimeoutError, match="barrier of 'b' .*; 2/3 arrived") as caught:
+    """Missing clients: error at T saying `k/n joined`; who timed out has not come."""
+    with pytest.raises(KeyTimeoutError, match=r"barrier of 'b' .*; 2/3 arrived") as caught:
         await asyncio.gather(other.barrier("b", 3, timeout=0.5), store.barrier("b", 3, timeout=0.1))
     assert (caught.value.arrived, caught.value.expected) == (2, 3)
     with pytest.raises(KeyTimeoutError, match="1/3"):

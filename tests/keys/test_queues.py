@@ -1,4 +1,4 @@
-"""Queues. Docstrings in quotes are boxes of what a store has to do."""
+"""Queues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .conftest import LONG, begun, steps, until
 
 
 async def test_queues_are_first_in_first_out(store: AsyncStore, other: AsyncStore) -> None:
-    """ "queues FIFO; len 0 and check false when absent or drained"."""
+    """Queues FIFO; len 0 and check false when absent or drained."""
     assert (await store.queue_len("q"), await store.check("q")) == (0, False)
     assert [await store.queue_push("q", str(n)) for n in range(5)] == [1, 2, 3, 4, 5]
     assert (await other.queue_len("q"), await other.check("q")) == (5, True)
@@ -24,7 +24,7 @@ async def test_queues_are_first_in_first_out(store: AsyncStore, other: AsyncStor
 
 
 async def test_pop_without_block_raises_when_empty(store: AsyncStore) -> None:
-    """ "pop(block=False) raises QueueEmpty"."""
+    """Pop(block=False) raises QueueEmpty."""
     for _ in range(2):
         with pytest.raises(QueueEmptyError, match="queue 'q' is empty") as caught:
             await store.queue_pop("q", block=False)
@@ -35,7 +35,7 @@ async def test_pop_without_block_raises_when_empty(store: AsyncStore) -> None:
 
 
 async def test_a_blocking_pop_honours_its_timeout(store: AsyncStore) -> None:
-    """ "blocking pop honours T"."""
+    """Blocking pop honours T."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(KeyTimeoutError, match="queue_pop of 'q' timed out") as caught:
@@ -47,7 +47,7 @@ async def test_a_blocking_pop_honours_its_timeout(store: AsyncStore) -> None:
 
 
 async def test_one_push_wakes_exactly_one_waiter(store: AsyncStore, other: AsyncStore) -> None:
-    """ "one push wakes exactly one waiter"; the one that waited longest."""
+    """One push wakes exactly one waiter; the one that waited longest."""
     pops = [await begun(one.queue_pop("q"), one) for one in (store, other, store)]
     for n, pop in enumerate(pops):
         assert await other.queue_push("q", str(n)) == 0
@@ -57,7 +57,7 @@ async def test_one_push_wakes_exactly_one_waiter(store: AsyncStore, other: Async
 
 
 async def test_a_cancelled_waiter_passes_it_on(store: AsyncStore, other: AsyncStore) -> None:
-    """ "a cancelled waiter passes it on", cancelled at whatever moment round the push."""
+    """A cancelled waiter passes it on, cancelled at whatever moment round the push."""
     for count in range(12):
         first = await begun(store.queue_pop("q"), store)
         second = await begun(other.queue_pop("q"), other)
@@ -76,7 +76,7 @@ async def test_a_cancelled_waiter_passes_it_on(store: AsyncStore, other: AsyncSt
 
 
 async def test_two_ways_between_clones(store: AsyncStore) -> None:
-    """ "two-way exchange between clones"."""
+    """Two-way exchange between clones."""
     clone = await store.clone()
 
     async def echo() -> None:
@@ -92,7 +92,7 @@ async def test_two_ways_between_clones(store: AsyncStore) -> None:
 
 
 async def test_a_pop_lost_to_a_cut_is_not_lost_from_the_queue() -> None:
-    """ "a pop lost to a cut is not lost from the queue": resumed, it brings its item; lost for good, it is back."""
+    """A pop lost to a cut is not lost from the queue: resumed, it brings its item; lost for good, it is back."""
     async with StoreServer() as server, FaultProxy(server.address, seed=5) as proxy:
         cut = await AsyncStore.connect(proxy.address, timeout=LONG, reconnect_grace=0.3)
         whole = await AsyncStore.connect(server.address, timeout=LONG)

@@ -1,4 +1,4 @@
-"""Values by name. Docstrings in quotes are boxes of what a store has to do."""
+"""Values by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .conftest import LONG, Place, begun, until
 
 
 async def test_set_overwrites_and_gives_bytes(store: AsyncStore) -> None:
-    """ "set overwrites; str or bytes in, bytes out"."""
+    """Set overwrites; str or bytes in, bytes out."""
     await store.set("key", "text \u00e4")
     assert await store.get("key") == "text \u00e4".encode()
     for value in (b"bytes", bytearray(b"array"), memoryview(b"view"), memoryview(b"sxtxexp")[::2], "\x00"):
@@ -23,7 +23,7 @@ async def test_set_overwrites_and_gives_bytes(store: AsyncStore) -> None:
 
 @pytest.mark.parametrize("key", ["-key3", "with spaces", " ", "a/b", "\x00", "\u00e4\U0001f600", "x" * 1024])
 async def test_odd_keys_work(store: AsyncStore, key: str) -> None:
-    """ "odd keys (`-key3`, with spaces) work"."""
+    """Odd keys (`-key3`, with spaces) work."""
     await store.set(key, key)
     assert await store.get(key) == key.encode()
     assert await store.list_keys() == [key]
@@ -31,7 +31,7 @@ async def test_odd_keys_work(store: AsyncStore, key: str) -> None:
 
 
 async def test_an_empty_value_is_a_value(store: AsyncStore) -> None:
-    """ "empty value is a value"."""
+    """Empty value is a value."""
     assert not await store.check("key")
     await store.set("key", "")
     assert (await store.get("key"), await store.check("key"), await store.num_keys()) == (b"", True, 1)
@@ -41,7 +41,7 @@ async def test_an_empty_value_is_a_value(store: AsyncStore) -> None:
 
 
 async def test_get_blocks_until_the_key_exists(store: AsyncStore, other: AsyncStore) -> None:
-    """ "get blocks until the key exists"."""
+    """Get blocks until the key exists."""
     get = await begun(store.get("key"), store)
     await other.set("another", "x")
     assert not get.done()
@@ -50,7 +50,7 @@ async def test_get_blocks_until_the_key_exists(store: AsyncStore, other: AsyncSt
 
 
 async def test_wait_is_for_all_keys_and_some_may_be_there(store: AsyncStore, other: AsyncStore) -> None:
-    """ "wait(keys) = all of them, works if some exist before (pytorch#53840) and wakes across ... clients"."""
+    """Wait(keys) = all of them, works if some exist before (pytorch#53840) and wakes across ... clients."""
     await other.set("a", "1")
     wait = await begun(store.wait(["a", "b", "c"]), store)
     await other.set("c", "3")
@@ -63,7 +63,7 @@ async def test_wait_is_for_all_keys_and_some_may_be_there(store: AsyncStore, oth
 
 
 async def test_wait_wakes_across_prefixes(store: AsyncStore, other: AsyncStore) -> None:
-    """ "wakes across threads, clients and prefixes"."""
+    """Wakes across threads, clients and prefixes."""
     inner = store.with_prefix("a")
     waits = [await begun(call, store) for call in (inner.wait(["x", "y"]), store.wait("a/x"), inner.get("x"))]
     await other.set("a/x", "1")
@@ -72,7 +72,7 @@ async def test_wait_wakes_across_prefixes(store: AsyncStore, other: AsyncStore) 
 
 
 async def test_check_is_true_only_if_all_exist(store: AsyncStore) -> None:
-    """ "check(keys) never blocks, true only if all exist; also true for a non-empty queue"."""
+    """Check(keys) never blocks, true only if all exist; also true for a non-empty queue."""
     await store.set("a", "1")
     assert await store.check("a")
     assert await store.check(["a", "a"])
@@ -85,7 +85,7 @@ async def test_check_is_true_only_if_all_exist(store: AsyncStore) -> None:
 
 
 async def test_wait_works_for_queues_and_mixes(store: AsyncStore, other: AsyncStore) -> None:
-    """ "wait works for queues and for key + queue mixes"."""
+    """Wait works for queues and for key + queue mixes."""
     queue = await begun(store.wait("q"), store)
     mix = await begun(store.wait(["q", "key"]), store)
     await other.queue_push("q", "x")
@@ -98,7 +98,7 @@ async def test_wait_works_for_queues_and_mixes(store: AsyncStore, other: AsyncSt
 
 
 async def test_add_counts_from_0_and_is_text(store: AsyncStore, other: AsyncStore) -> None:
-    """ "add creates at 0, atomic, negative allowed, value readable as decimal text (`b"21"`)"."""
+    """Add creates at 0, atomic, negative allowed, value readable as decimal text (`b"21"`)."""
     assert await store.add("n", 21) == 21
     assert await store.get("n") == b"21"
     assert await store.add("n", -30) == -9
@@ -110,7 +110,7 @@ async def test_add_counts_from_0_and_is_text(store: AsyncStore, other: AsyncStor
 
 
 async def test_add_on_what_is_no_number_fails_alone(store: AsyncStore) -> None:
-    """ "add on non-integer = error for that call only, connection lives"."""
+    """Add on non-integer = error for that call only, connection lives."""
     for value in ("x", "", "1.5", "9" * 30):
         await store.set("key", value)
         with pytest.raises(KeyOperationError, match="add of key 'key'") as caught:
@@ -123,7 +123,7 @@ async def test_add_on_what_is_no_number_fails_alone(store: AsyncStore) -> None:
 
 
 async def test_delete_key_says_whether_it_existed(store: AsyncStore, other: AsyncStore) -> None:
-    """ "delete_key returns whether it existed; get after delete blocks again"."""
+    """Delete_key returns whether it existed; get after delete blocks again."""
     await store.set("key", "1")
     assert await store.delete_key("key")
     assert not await store.delete_key("key")
@@ -137,7 +137,7 @@ async def test_delete_key_says_whether_it_existed(store: AsyncStore, other: Asyn
 
 
 async def test_num_keys_is_right_after_each_step(store: AsyncStore) -> None:
-    """ "num_keys right after each step and **without internal keys** (TCPStore counts one extra)"."""
+    """Num_keys right after each step and **without internal keys** (TCPStore counts one extra)."""
     counts = [await store.num_keys()]
     for call in (
         store.set("a", "1"), store.set("a", "2"), store.add("b"), store.append("c", "x"), store.queue_push("q", "x"),
@@ -152,7 +152,7 @@ async def test_num_keys_is_right_after_each_step(store: AsyncStore) -> None:
 
 
 async def test_compare_set_swaps_what_is_expected(store: AsyncStore) -> None:
-    """ "compare_set: ... Native API: `(swapped, current or None)`; unequal leaves the value; equal swaps"."""
+    """Compare_set: ... Native API: `(swapped, current or None)`; unequal leaves the value; equal swaps."""
     assert await store.compare_set("key", "x", "1") == (False, None)
     assert await store.compare_set("key", "", "1") == (False, None)
     assert not await store.check("key")
@@ -172,14 +172,14 @@ async def test_compare_set_has_one_winner(store: AsyncStore, other: AsyncStore) 
 
 
 async def test_append_creates_or_extends(store: AsyncStore) -> None:
-    """ "append creates or extends"."""
+    """Append creates or extends."""
     assert await store.append("key", "po") == 2
     assert await store.append("key", b"tato") == 6
     assert await store.get("key") == b"potato"
 
 
 async def test_multi_set_and_multi_get_keep_order(store: AsyncStore) -> None:
-    """ "multi_set/multi_get keep order"."""
+    """Multi_set/multi_get keep order."""
     names = [f"key {n * 7919 % 1024}" for n in range(1024)]
     revision = await store.multi_set([(name, name) for name in names])
     assert revision == 1024
@@ -190,7 +190,7 @@ async def test_multi_set_and_multi_get_keep_order(store: AsyncStore) -> None:
 
 
 async def test_multi_set_is_atomic(store: AsyncStore, other: AsyncStore) -> None:
-    """ "multi_set atomic (torch's applies key by key)"."""
+    """Multi_set atomic (torch's applies key by key)."""
     names = [f"key {n}" for n in range(20)]
     await store.multi_set(dict.fromkeys(names, "0"))
 
