@@ -21,7 +21,7 @@ LONG = 20.0
 
 def client_of(group: AsyncStatelessGroup) -> Client:
     """The group's session."""
-    return cast(NativeLink, group.store)._client
+    return cast(NativeLink, group.store.link)._client
 
 
 def after_passes(count: int, call: Callable[[], object]) -> None:
@@ -117,7 +117,7 @@ async def test_a_call_that_times_out_or_is_cancelled_while_the_link_is_down_is_t
         cancelled.cancel()
         await asyncio.wait([cancelled])
         proxy.accept()
-        await groups[0].store.status()  # the link is up, and what was given up has been taken back
+        await groups[0].store.link.status()  # the link is up, and what was given up has been taken back
         gathers = (group.all_gather(group.rank) for group in groups)
         assert await asyncio.gather(*gathers) == [[0, 1], [0, 1]]
         await groups[0].send("again", 1)
@@ -155,7 +155,7 @@ async def test_what_was_given_up_while_the_link_is_down_does_not_end_the_wait_of
             call.cancel()
         await asyncio.wait(calls)
         proxy.accept()
-        await groups[0].store.status()
+        await groups[0].store.link.status()
         with pytest.raises(GroupTimeoutError) as gathered:
             await gathers
         assert gathered.value.missing == (0,)
@@ -175,7 +175,7 @@ async def test_a_session_that_finds_no_way_back_is_lost_to_its_own_calls_and_to_
         )
         waits = asyncio.ensure_future(groups[0].barrier(LONG))
         other = asyncio.ensure_future(groups[1].recv(0))
-        await groups[0].store.status()
+        await groups[0].store.link.status()
         proxy.refuse()
         proxy.cut()
         with pytest.raises(StoreLostError):

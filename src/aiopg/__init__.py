@@ -4,6 +4,7 @@ Processes that serve or train together exchange metadata: ids, addresses, handsh
 
 - `AsyncStatelessGroup`: send, recv, broadcast, all_gather, barrier and the rest, awaitable, each with a deadline.
 - `StatelessGroup`: the same, blocking.
+- `AsyncStore`, `Store`: keys, queues, watches and locks; a group has one of its own (`group.store`).
 - `StoreServer`: the store that groups meet at, where they do not host one themselves.
 - `register_type`, `MsgpackCodec` and the other codecs: how objects become bytes.
 """
@@ -23,24 +24,28 @@ from aiopg.errors import (
     GroupClosedError,
     GroupTimeoutError,
     JournalCorruptError,
+    KeyOperationError,
+    KeyTimeoutError,
     Outcome,
     PayloadTooLargeError,
     PeerError,
     PeerLostError,
     ProtocolError,
+    QueueEmptyError,
     RankConflictError,
     StoreError,
     StoreFullError,
     StoreLostError,
     StoreUnreachableError,
     UsageError,
+    WatchGapError,
     WorldSizeMismatchError,
     WrongThreadError,
 )
 from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall
+from aiopg.keys import AsyncStore, Change
 from aiopg.server import StoreServer
-from aiopg.stores import StoreLink, open_link
-from aiopg.sync import StatelessGroup
+from aiopg.sync import StatelessGroup, Store
 from aiopg.tls import Tls
 from aiopg.tokens import Token
 
@@ -53,9 +58,10 @@ __all__ = [
     "MemberEvent",
     "PendingCall",
     # stores
+    "AsyncStore",
+    "Store",
+    "Change",
     "StoreServer",
-    "StoreLink",
-    "open_link",
     "Limits",
     "Token",
     "Tls",
@@ -76,10 +82,13 @@ __all__ = [
     "FencedError",
     "WorldSizeMismatchError",
     "CollectiveMismatchError",
+    "KeyOperationError",
     "CodecError",
     "PayloadTooLargeError",
     "PeerError",
     "GroupTimeoutError",
+    "KeyTimeoutError",
+    "QueueEmptyError",
     "PeerLostError",
     "GroupAbortedError",
     "StoreError",
@@ -89,6 +98,7 @@ __all__ = [
     "AuthenticationError",
     "StoreFullError",
     "DataExpiredError",
+    "WatchGapError",
     "JournalCorruptError",
     "ProtocolError",
     "__version__",

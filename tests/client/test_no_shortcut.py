@@ -181,7 +181,7 @@ async def main():
         if is_another:
             become_another()
         group = await aiopg.AsyncStatelessGroup.connect(sys.argv[1], rank=0, world_size=1, store_timeout=20.0)
-        family = group.store._client._connection._transport.get_extra_info("socket").family
+        family = group.store.link._client._connection._transport.get_extra_info("socket").family
         await group.close()
     print(family.name)
 

@@ -39,7 +39,7 @@ async def test_a_member_on_the_stores_host_moves_to_a_unix_socket(host: str) -> 
         while len(server._started()._connections) > 1:  # noqa: ASYNC110 - nothing tells when the store has seen its end
             await asyncio.sleep(0)
         assert sockets() == before + 2
-        assert "connections=1" in repr(group.store)
+        assert "connections=1" in repr(group.store.link)
         await group.close()
 
 
@@ -58,8 +58,8 @@ async def test_large_and_small_objects_go_over_it() -> None:
 async def test_a_hosted_store_has_a_shortcut_too(store_host: str) -> None:
     """Wherever it runs."""
     group = await AsyncStatelessGroup.create("127.0.0.1", 0, 0, 1, store_host=store_host)  # type: ignore[arg-type]
-    assert isinstance(group.store, NativeLink)
-    connection = group.store._client._connection
+    assert isinstance(group.store.link, NativeLink)
+    connection = group.store.link._client._connection
     assert connection is not None
     assert connection._transport is not None
     assert connection._transport.get_extra_info("socket").family == socket.AF_UNIX
@@ -90,11 +90,11 @@ async def test_a_member_whose_connection_is_cut_takes_it_again() -> None:
             calls = [asyncio.ensure_future(group.all_gather((turn, group.rank))) for group in groups]
             await passes(turn)
             for group in groups[: 1 + turn % 2]:
-                connection = group.store._client._connection  # type: ignore[attr-defined]
+                connection = group.store.link._client._connection  # type: ignore[attr-defined]
                 if connection is not None:
                     connection._transport.abort()
             assert await asyncio.gather(*calls) == [[(turn, 0), (turn, 1)]] * 2
-        await asyncio.gather(*(group.store.status() for group in groups))
+        await asyncio.gather(*(group.store.link.status() for group in groups))
         assert families(server) == {socket.AF_UNIX}
         await asyncio.gather(*(group.close() for group in groups))
 

@@ -209,7 +209,7 @@ async def test_what_nobody_takes_expires_and_is_told(meeting: Meeting) -> None:
     await groups[0].broadcast("old", 0)
     await asyncio.sleep(0.15)
     await groups[1].expire_data()
-    assert (await groups[1].store.status())["bytes"] == 0
+    assert (await groups[1].store.link.status())["bytes"] == 0
     await groups[0].send("new", 1)
     with pytest.raises(DataExpiredError):
         await groups[1].recv(0)
@@ -227,5 +227,5 @@ async def test_a_store_keeps_nothing_of_what_was_read(meeting: Meeting) -> None:
         await all_ranks(groups, lambda g: g.broadcast("y" * 1000, 1))
         await groups[0].send("z", 1)
         await groups[1].recv(0)
-    status = await groups[0].store.status()
+    status = await groups[0].store.link.status()
     assert (status["rounds"], status["bytes"]) == (0, 0)

@@ -22,9 +22,8 @@ from aiopg import (
     RankConflictError,
     StoreFullError,
     StoreServer,
-    open_link,
 )
-from aiopg.stores import StoreLink
+from aiopg.stores import StoreLink, open_link
 from aiopg.stores.memory import MemoryHub, MemoryLink
 
 from .conftest import Meeting, all_ranks
@@ -57,7 +56,7 @@ async def test_events_are_told_from_the_beginning_in_order_and_once(meeting: Mee
     groups = await meeting.form(4)
     hears = asyncio.ensure_future(listen(groups[0], 7))
     await groups[2].close()
-    await groups[3].store.close()  # without leaving the group
+    await groups[3].store.link.close()  # without leaving the group
     with pytest.raises(PeerLostError):
         await groups[0].recv(3)
     await groups[1].abort("no more")
@@ -111,7 +110,9 @@ async def test_an_exception_that_leaves_the_block_aborts_for_all(meeting: Meetin
         lambda: groups[2].all_gather(1, tag="y"),
     ]
     waits = [asyncio.ensure_future(call()) for call in calls]
-    await asyncio.gather(groups[0].store.status(), groups[2].store.status())  # by now the store has those calls
+    await asyncio.gather(
+        groups[0].store.link.status(), groups[2].store.link.status()
+    )  # by now the store has those calls
     with pytest.raises(KeyError):
         await fails(groups[1])
     for call in [*waits, groups[0].send(1, 2), groups[2].barrier()]:
@@ -154,7 +155,7 @@ async def test_a_takeover_fences_the_holder_and_begins_the_next_life(meeting: Me
     groups = await meeting.form(3)
     held = asyncio.ensure_future(groups[1].recv(0))
     other = asyncio.ensure_future(groups[0].recv(1))
-    await asyncio.gather(groups[0].store.status(), groups[1].store.status())
+    await asyncio.gather(groups[0].store.link.status(), groups[1].store.link.status())
     newcomer = asyncio.ensure_future(meeting.connect(1, 3, takeover=True))
     async with asyncio.timeout(LONG):
         with pytest.raises(FencedError) as fenced:

@@ -15,8 +15,8 @@ from aiopg import (
     Limits,
     PayloadTooLargeError,
     StoreServer,
-    open_link,
 )
+from aiopg.stores import open_link
 from aiopg.testing import FaultProxy
 
 from .conftest import Meeting, all_ranks

@@ -317,7 +317,7 @@ async def test_a_token_for_some_groups_joins_and_sees_only_those() -> None:
         with pytest.raises(AuthenticationError, match="not for group 'tenant-a'"):
             await connect(server.address, token=TOKEN, group="tenant-a")
         await mine.send(b"x" * 1000, 0) if mine.world_size > 1 else await mine.barrier()
-        status = await theirs.store.status()
+        status = await theirs.store.link.status()
         assert [group["name"] for group in status["groups"]] == ["tenant-b/one"]  # type: ignore[attr-defined]
         assert (status["members"], status["bytes"]) == (1, 0)
         assert "tenant-a" not in repr(status)
@@ -329,7 +329,7 @@ async def test_the_scope_of_a_token_holds_after_the_store_was_killed(tmp_path: o
     tokens = [Token(TOKEN, ("a",))]
     path = f"{tmp_path}/journal"
     async with StoreServer(token=tokens, journal=path, fsync="off") as server, FaultProxy(server.address) as proxy:
-        store = (await connect(proxy.address, token=TOKEN, group="a")).store
+        store = (await connect(proxy.address, token=TOKEN, group="a")).store.link
         port = int(server.address.rpartition(":")[2])
         await server.close()
         async with StoreServer(port=port, token=tokens, journal=path, fsync="off"):

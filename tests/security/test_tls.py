@@ -70,7 +70,7 @@ async def test_a_group_works_over_tls(ours: Certificates, mutual: bool, token: s
     async with StoreServer(ssl=store, token=token) as server:
         groups = await pair(server.address, ssl=member, token=token)
         await work(groups)
-        transport = groups[0].store._client._connection._transport  # type: ignore[attr-defined]
+        transport = groups[0].store.link._client._connection._transport  # type: ignore[attr-defined]
         assert transport.get_extra_info("ssl_object").version() == "TLSv1.3"
         await asyncio.gather(*(group.close() for group in groups))
 

@@ -20,7 +20,7 @@ async def test_members_are_cut_off_when_the_journal_cannot_be_written(
     server = StoreServer(journal=tmp_path, fsync="batch")
     await server.start()
     group = await AsyncStatelessGroup.connect(server.address, rank=0, world_size=1)
-    store = group.store
+    store = group.store.link
     assert isinstance(store, NativeLink)
     cut, client_hears = asyncio.Event(), store._client.connection_closed
 

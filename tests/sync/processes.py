@@ -14,7 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from aiopg import StatelessGroup, open_link
+from aiopg import StatelessGroup
+from aiopg.stores import open_link
 
 HOST = "127.0.0.1"
 LONG = 30.0

@@ -47,7 +47,7 @@ def waits_in(group: AsyncStatelessGroup, situation: str, victim: int) -> Awaitab
 
 async def until_waiting(group: AsyncStatelessGroup) -> None:
     """Return when the store has all that the group's calls have sent so far: commands of one link keep their order."""
-    await group.store.status()
+    await group.store.link.status()
 
 
 async def killed_while_waited_for(place: Place) -> None:

@@ -14,7 +14,7 @@ async def forms_groups(place: Place) -> None:
         group = await place.create(group=f"group {number}")
         await group.send(number, (group.rank + 1) % group.world_size)
         assert await group.all_gather(group.rank) == list(range(group.world_size))
-        stores.add(getattr(group.store, "server_pid", 0))
+        stores.add(getattr(group.store.link, "server_pid", 0))
         await group.close()
         descriptors.append(len(os.listdir("/proc/self/fd")))
     say([sorted(stores), descriptors[0], descriptors[-1]])

@@ -100,7 +100,7 @@ async def leaves_after_barrier(place: Place) -> None:
     """Rank 0 exits, or is killed, the moment its barrier returns; nobody else may lose its release."""
     group = await place.create(store_host=place.options[1] if len(place.options) > 1 else "process")
     how = place.options[0]
-    say(getattr(group.store, "server_pid", 0))
+    say(getattr(group.store.link, "server_pid", 0))
     await group.barrier()
     if place.rank == 0 and how == "exit":
         os._exit(0)
@@ -113,7 +113,7 @@ async def leaves_after_barrier(place: Place) -> None:
 async def outlives_rank_0(place: Place) -> None:
     """Rank 0 is killed by the test while the others wait; they see PeerLostError(0) and go on with each other."""
     group = await place.create()
-    say(getattr(group.store, "server_pid", 0))
+    say(getattr(group.store.link, "server_pid", 0))
     if place.rank == 0:
         await group.send("last words", 1)
         say("sent")
@@ -133,13 +133,13 @@ async def outlives_rank_0(place: Place) -> None:
 async def ten_thousand(place: Place) -> None:
     """Many collectives; rank 0 says the store's state before and after."""
     group = await place.create()
-    say(getattr(group.store, "server_pid", 0))
+    say(getattr(group.store.link, "server_pid", 0))
     for turn in range(3):
         for _ in range(int(place.options[turn])):
             await group.barrier()
             await group.all_gather({"rank": place.rank, "turn": turn})
         if place.rank == 0:
-            status = await group.store.status()
+            status = await group.store.link.status()
             say([status["rounds"], status["bytes"]])
             sys.stdin.readline()
         await group.barrier()

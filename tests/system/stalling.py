@@ -27,7 +27,7 @@ BEAT_SECONDS = 0.05
 
 def connections(group: AsyncStatelessGroup) -> int:
     """How many connections its session has had."""
-    words = repr(group.store).replace(">", " ").split()
+    words = repr(group.store.link).replace(">", " ").split()
     return int(next(word for word in words if word.startswith("connections=")).partition("=")[2])
 
 
@@ -75,7 +75,7 @@ async def stands_still(group: AsyncStatelessGroup, options: list[str]) -> None:
     """Wait for a large message, and be stopped, or block the loop for so many seconds."""
     message = asyncio.ensure_future(group.recv(0, timeout=PATIENCE))
     await asyncio.sleep(0)
-    await group.store.status()
+    await group.store.link.status()
     await group.barrier(tag="ready")
     say("waiting")
     if options:
@@ -93,7 +93,7 @@ async def slow_reader(place: Place) -> None:
     if place.rank == 3:
         messages = [asyncio.ensure_future(group.recv(0, timeout=PATIENCE)) for _ in range(PARTS)]
         await asyncio.sleep(0)
-        await group.store.status()
+        await group.store.link.status()
         await group.barrier(tag="ready")
         say("waiting")
         sys.stdin.readline()  # blocks the loop: nothing comes in

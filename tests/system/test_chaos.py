@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 
-from aiopg import open_link
+from aiopg.stores import open_link
 from aiopg.testing import FaultProxy
 
 from .ranks import HAS_TLS, Ranks, serving

@@ -55,7 +55,7 @@ async def working(server: Server, sizes: random.Random) -> AsyncIterator[Load]:
             tasks.create_task(load.run(rank))
         yield load
         load.stop()
-    status = await groups[0].store.status()
+    status = await groups[0].store.link.status()
     assert (status["rounds"], status["bytes"], status["members"]) == (0, 0, WORLD_SIZE)
     await closed(groups)
 

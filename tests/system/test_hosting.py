@@ -42,7 +42,7 @@ async def test_the_store_process_ends_with_its_last_member() -> None:
     groups = await asyncio.gather(
         *(AsyncStatelessGroup.create("127.0.0.1", port, rank, 2, store_timeout=20) for rank in range(2))
     )
-    pid = (await groups[0].store.status())["pid"]
+    pid = (await groups[0].store.link.status())["pid"]
     assert isinstance(pid, int)
     await groups[0].close()
     assert alive(pid)

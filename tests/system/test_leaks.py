@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from aiopg import AiopgError, AsyncStatelessGroup, open_link
+from aiopg import AiopgError, AsyncStatelessGroup
+from aiopg.stores import open_link
 
 from .ranks import Ranks, alive, resident_bytes, serving, wait_until
 
@@ -65,7 +66,7 @@ async def while_calls_wait(groups: list[AsyncStatelessGroup]) -> None:
     """Calls wait at both ranks."""
     calls = [groups[0].barrier(), groups[1].recv(0, tag="never"), groups[0].all_gather(b"x" * 10_000, tag="half")]
     waits = [asyncio.ensure_future(call) for call in calls]
-    await groups[0].store.status()
+    await groups[0].store.link.status()
     await asyncio.gather(*(group.close() for group in groups))
     for result in await asyncio.gather(*waits, return_exceptions=True):
         assert isinstance(result, AiopgError)
@@ -75,7 +76,7 @@ async def after_cancels(groups: list[AsyncStatelessGroup]) -> None:
     """Calls were cancelled."""
     waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(groups[1].recv(0, tag="never"))]
     waits.append(asyncio.ensure_future(groups[0].barrier()))
-    await groups[0].store.status()
+    await groups[0].store.link.status()
     for wait in waits:
         wait.cancel()
     await asyncio.wait(waits)
@@ -90,7 +91,7 @@ async def by_abort(groups: list[AsyncStatelessGroup]) -> None:
 
 async def by_loss(groups: list[AsyncStatelessGroup]) -> None:
     """One closes its link without a word to the group."""
-    await groups[1].store.close()
+    await groups[1].store.link.close()
 
 
 ENDS = (in_peace, while_calls_wait, after_cancels, by_abort, by_loss)

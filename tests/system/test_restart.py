@@ -152,7 +152,7 @@ async def test_a_server_with_a_journal_is_killed_and_nothing_is_lost(tmp_path: P
             load.stop()
         assert load.turns >= (CRASHES // 2 if HAS_TLS else CRASHES)
         assert sum(file.stat().st_size for file in (tmp_path / "journal").iterdir()) < JOURNAL_BYTES
-        status = await groups[0].store.status()
+        status = await groups[0].store.link.status()
         assert (status["rounds"], status["bytes"], status["members"]) == (0, 0, WORLD_SIZE)
         await closed(groups)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from aiopg._core.limits import Limits
 from aiopg.stores.base import Tag
 
@@ -11,23 +9,12 @@ __all__ = [
     "LARGEST_TAG",
     "LEAST_TAG",
     "check_expiration",
-    "check_grace",
     "check_name",
     "check_place",
     "check_tag",
-    "check_timeout",
 ]
 
 LEAST_TAG, LARGEST_TAG = -(2**63), 2**63 - 1
-
-
-def check_timeout(timeout: float) -> float:
-    """`timeout` in seconds, if it is one: a number over 0, `math.inf` for no deadline. Raises `ValueError`."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
-    if math.isnan(timeout) or timeout <= 0:
-        raise ValueError(f"timeout must be over 0 seconds (math.inf for no deadline), not {timeout!r}")
-    return float(timeout)
 
 
 def check_place(rank: int, world_size: int) -> None:
@@ -71,14 +58,4 @@ def check_expiration(seconds: float) -> float:
     """Raises `ValueError` unless data_expiration_seconds is a number over 0."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         raise ValueError(f"data_expiration_seconds must be over 0, not {seconds!r}")
-    return float(seconds)
-
-
-def check_grace(seconds: float) -> float:
-    """`reconnect_grace` in seconds, if it is one: a number over 0, at most `Limits.grace_seconds`. Raises."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"reconnect_grace must be a number of seconds, not {seconds!r}")
-    most = Limits().grace_seconds
-    if not 0 < seconds <= most:
-        raise ValueError(f"reconnect_grace must be over 0 and at most {most:g} seconds, not {seconds!r}")
     return float(seconds)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from aiopg import forks
+from aiopg.arguments import check_timeout
 from aiopg.codec import BulkCodec, Codec, LargeCodec, MsgpackCodec
 from aiopg.errors import (
     AiopgError,
@@ -36,10 +38,11 @@ from aiopg.group._arguments import (
     check_name,
     check_place,
     check_tag,
-    check_timeout,
 )
 from aiopg.group._aside import Aside, Decoded, Lanes
+from aiopg.group._keys import GroupSpace
 from aiopg.group._numbers import Numbers
+from aiopg.keys import DEFAULT_TIMEOUT, AsyncStore
 from aiopg.server.hosting import HostedStore
 from aiopg.stores.base import Buffer, Call, Member, Parts, StoreLink, Tag
 
@@ -47,7 +50,6 @@ __all__ = ["DEFAULT_TIMEOUT", "GroupBase", "PendingCall"]
 
 logger = logging.getLogger("aiopg.group")
 
-DEFAULT_TIMEOUT = 300.0
 CLOSE_SECONDS = 2.0
 """How long close() waits for the store to say goodbye."""
 
@@ -73,17 +75,6 @@ class PendingCall:
 
 _running_loop = asyncio.get_running_loop
 
-_forks = 0
-"""How many forks lie between this process and the one that imported this module."""
-
-
-def _count_fork() -> None:
-    global _forks  # os.getpid() is a system call, and every call of a group asks whether it is in a forked child
-    _forks += 1
-
-
-os.register_at_fork(after_in_child=_count_fork)
-
 
 class GroupBase:
     """Identity, life cycle, and the running of calls. See `AsyncStatelessGroup`."""
@@ -92,7 +83,7 @@ class GroupBase:
         self,
         rank: int,
         world_size: int,
-        store: StoreLink,
+        store: AsyncStore | StoreLink,
         socket: socket.socket | None = None,
         data_expiration_seconds: float = 3600,
         *,
@@ -104,10 +95,11 @@ class GroupBase:
         self.rank = rank
         self.world_size = world_size
         self.name = check_name(group)
-        self.store = store
+        self._link = store.link if isinstance(store, AsyncStore) else store
         self.socket = socket
         self.data_expiration_seconds = check_expiration(data_expiration_seconds)
         self.store_timeout = check_timeout(store_timeout)
+        self.store = AsyncStore._over(GroupSpace(self, self._link), self.store_timeout)
         self.send_dst_counter = dict.fromkeys(range(world_size), 0)
         self.recv_src_counter = dict.fromkeys(range(world_size), 0)
         self.broadcast_send_counter = 0
@@ -131,7 +123,7 @@ class GroupBase:
         """The store is in this process, so this rank leaves barriers last."""
         self._closed = False
         self._pid = os.getpid()
-        self._forks = _forks
+        self._forks = forks.count
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
@@ -141,7 +133,7 @@ class GroupBase:
             state = f"incarnation {self._member.incarnation}" if self._member else "not joined"
         return (
             f"<{type(self).__name__} {self.name!r} rank {self.rank} of {self.world_size}, {state}, "
-            f"{len(self._calls)} calls waiting, at {self.store.url}>"
+            f"{len(self._calls)} calls waiting, at {self._link.url}>"
         )
 
     # ---------------------------------------------------------------------------------------------- life cycle
@@ -190,7 +182,7 @@ class GroupBase:
         self._calls[join] = None
         task = self._joiner = asyncio.current_task()
         try:
-            member = await self.store.join(join, self.world_size, ttl=self.data_expiration_seconds, takeover=takeover)
+            member = await self._link.join(join, self.world_size, ttl=self.data_expiration_seconds, takeover=takeover)
         except asyncio.CancelledError:
             # Like asyncio.timeout: a cancellation that was close()'s alone becomes close()'s error.
             if self._joiner is None and task is not None and task.uncancel() == 0:
@@ -238,7 +230,7 @@ class GroupBase:
         if self._closed:
             return
         self._closed = True
-        if self._forks != _forks:
+        if self._forks != forks.count:
             return  # the connection is the parent's, and goes on
         try:
             if self._joiner is not None:
@@ -248,7 +240,7 @@ class GroupBase:
                 await self._leave(self._member)
         finally:
             if self._owns_store:
-                await self.store.close()
+                await self._link.close()
             if self._hosted is not None:
                 await self._hosted.close()
 
@@ -300,13 +292,19 @@ class GroupBase:
 
     def _check_place(self) -> None:
         """Raises unless this is the process and the event loop that the group belongs to."""
-        if self._forks != _forks:
+        if self._forks != forks.count:
             raise ForkError(
                 f"group {self.name!r} belongs to process {self._pid}, and this is its forked child {os.getpid()}; "
                 "make a new group here"
             )
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise WrongThreadError(f"group {self.name!r} belongs to another event loop than the one that runs here")
+
+    def _check_usable(self) -> None:
+        """Raises unless a call can be made here and now."""
+        if self._closed:
+            self._check_open()
+        self._check_place()
 
     def _check_peer(self, what: str, rank: int) -> None:
         if isinstance(rank, bool) or not isinstance(rank, int):
@@ -322,7 +320,7 @@ class GroupBase:
         """
         if self._closed:
             self._check_open()
-        if self._forks != _forks:
+        if self._forks != forks.count:
             self._check_place()  # before the loop is asked for: a forked child has none
         loop = _running_loop()
         if loop is not self._loop:
@@ -351,7 +349,7 @@ class GroupBase:
         """Raises `PayloadTooLargeError` before anything is sent or counted."""
         size = sum(map(len, parts))
         if size > self._payload_bytes:
-            self._payload_bytes = self.store.capabilities.payload_bytes
+            self._payload_bytes = self._link.capabilities.payload_bytes
             if size > self._payload_bytes:
                 raise PayloadTooLargeError(size, self._payload_bytes)
 

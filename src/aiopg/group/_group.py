@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from aiopg.address import Address
+from aiopg.arguments import check_grace, check_timeout
 from aiopg.codec import Codec
 from aiopg.errors import GroupTimeoutError, StoreLostError
-from aiopg.group._arguments import check_expiration, check_grace, check_name, check_place, check_timeout
+from aiopg.group._arguments import check_expiration, check_name, check_place
 from aiopg.group._base import DEFAULT_TIMEOUT
 from aiopg.group._collectives import Collectives
 from aiopg.group._environment import read_environment
@@ -31,7 +32,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
 
     An object and not global state: a process can be in any number of groups, overlapping, formed in any order. Made
     by `create` (rank 0 hosts the store), `connect` (a store that already runs), `from_env` (a launcher says which), or
-    directly over a `Store` in hand; then the first call, `join()` or `async with` joins.
+    directly over a store in hand; then the first call, `join()` or `async with` joins.
 
     As an async context manager it joins on entry and leaves on exit; an exception that leaves the block aborts the
     group, so that every other rank raises `GroupAbortedError` with its type and text.
@@ -42,7 +43,8 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         rank: this process's rank, 0 to world_size - 1.
         world_size: how many ranks the group has.
         name: the group's name on its store.
-        store: the `Store` it talks to.
+        store: an `AsyncStore` of keys that are private to this incarnation of the group and end with it; its first call
+            joins the group if that was not done. `store.shared` has the keys of the store itself.
         socket: the listening socket it was made with, if any; a hosted store has taken it over.
         data_expiration_seconds: how long what this rank sent and nobody took is kept.
         store_timeout: seconds that a call without timeout= may take.
@@ -54,7 +56,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
 
     Args:
         rank, world_size: this process's place.
-        store: a link to a store; it is not closed with the group.
+        store: an `AsyncStore` whose link to use, or a link to a store; it is not closed with the group.
         socket: kept as an attribute only.
         data_expiration_seconds: see above; over 0.
         group: name of the group.
@@ -256,7 +258,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         # Derived from this incarnation, so that no two lives of the parent meet in it; hashed, so that it is short.
         identity = repr((self.name, member.incarnation, list(ranks), name))
         made = type(self)(
-            list(ranks).index(self.rank), len(ranks), self.store, None, self.data_expiration_seconds,
+            list(ranks).index(self.rank), len(ranks), self._link, None, self.data_expiration_seconds,
             group=f"{self.name[:16]}/{(name or 'sub')[:8]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}",
             codec=self._codec, store_timeout=self.store_timeout,
         )  # fmt: skip

@@ -6,7 +6,7 @@ import asyncio
 import math
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from aiopg._core.frames import Body
 from aiopg._core.key_messages import (
@@ -31,6 +31,7 @@ from aiopg._core.key_messages import (
 )
 from aiopg._core.messages import Answer, unpack_value
 from aiopg._core.parts import join_parts, split_parts
+from aiopg.stores._adrift import Adrift
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
 from aiopg.stores.base import FACTS_SECONDS
 from aiopg.stores.keys import Change, Following, KeyCall, Keys
@@ -38,10 +39,17 @@ from aiopg.stores.keys import Change, Following, KeyCall, Keys
 __all__ = ["EngineKeys"]
 
 Kind: TypeAlias = Literal["set", "deleted", "expired", "ended"]
-Late: TypeAlias = Callable[[Body], None]
 
 _NUMBER = struct.Struct(">q")
 _KINDS = ("set", "deleted", "expired", "ended")
+
+
+class _Late(NamedTuple):
+    """What becomes of an answer for which nobody waits any more."""
+
+    undo: Callable[[Body], None]
+    queue: str | None = None
+    """Of which nothing else is popped before that is known."""
 
 
 class EngineKeys(Keys):
@@ -51,6 +59,7 @@ class EngineKeys(Keys):
         """`seat`: that of the member in whose group's space it works; `key_messages.STORE` for the store's own."""
         self._calls = calls
         self._seat = seat
+        self._adrift = Adrift(calls)
 
     # -------------------------------------------------------------------------------------------------- values
 
@@ -96,14 +105,17 @@ class EngineKeys(Keys):
 
     async def pop(self, call: KeyCall, *, wait: bool) -> bytes:
         (key,) = call.keys
-        return self._item(await self._ask(call, Pop, wait, key, late=lambda item: self._put_back(key, item)))[1]
+        if key in self._adrift:
+            await self._adrift.settle(call, key)
+
+        def put_back(item: Body) -> None:
+            number, value = self._item(item)
+            self._calls.submit(PutBack, self._seat, number, key, body=(value,), then=_forget)
+
+        return self._item(await self._ask(call, Pop, wait, key, late=_Late(put_back, key)))[1]
 
     async def length(self, call: KeyCall) -> int:
         return cast(int, await self._told(call, QueueLength, *call.keys))
-
-    def _put_back(self, key: str, body: Body) -> None:
-        number, value = self._item(body)
-        self._calls.submit(PutBack, self._seat, number, key, body=(value,), then=_forget)
 
     def _item(self, body: Body) -> tuple[int, bytes]:
         item = b"".join(body)
@@ -121,10 +133,16 @@ class EngineKeys(Keys):
         def let_go(granted: Body) -> None:
             self._calls.submit(Unlock, self._seat, unpack_value(granted), key, then=_forget)
 
-        return cast(int, unpack_value(await self._ask(call, Lock, key, late=let_go)))
+        return cast(int, unpack_value(await self._ask(call, Lock, key, late=_Late(let_go))))
 
     async def unlock(self, call: KeyCall, number: int) -> bool:
-        return cast(bool, await self._told(call, Unlock, number, *call.keys))
+        # Not by `_ask`: it stands in no line, and is not taken back when nobody waits for it any more.
+        unlock = self._calls.submit(Unlock, self._seat, number, *call.keys)
+        try:
+            await unlock.wait(call, self._calls.inquire)
+        except DeadlinePassedError:
+            raise call.timed_out(None, None) from None
+        return cast(bool, unpack_value(unlock.result()))
 
     # ------------------------------------------------------------------------------------------------- changes
 
@@ -138,9 +156,9 @@ class EngineKeys(Keys):
         return unpack_value(await self._ask(call, command, *fields, body=body))
 
     async def _ask(
-        self, call: KeyCall, command: type[Any], *fields: Any, body: Body = (), late: Late | None = None
+        self, call: KeyCall, command: type[Any], *fields: Any, body: Body = (), late: _Late | None = None
     ) -> Body:
-        """The answer to a command. `late` is given an answer for which nobody waits any more."""
+        """The answer to a command."""
         calls = self._calls
         if calls.gate.full or calls.line:
             await calls.find_room(call)
@@ -154,7 +172,7 @@ class EngineKeys(Keys):
             await self._learn_facts(call, pending, late)
         return pending.result()
 
-    async def _learn_facts(self, call: KeyCall, pending: Pending, late: Late | None) -> None:
+    async def _learn_facts(self, call: KeyCall, pending: Pending, late: _Late | None) -> None:
         """After the deadline: wait a moment for the store's last word. Returns if the answer came in time."""
         self._calls.cancel(pending)
         try:
@@ -169,13 +187,19 @@ class EngineKeys(Keys):
         if facts is not None:
             raise call.withdrawn(*facts)
 
-    def _leave_behind(self, pending: Pending, late: Late | None) -> None:
+    def _leave_behind(self, pending: Pending, late: _Late | None) -> None:
         """Nobody waits for this any more: it is taken back or, where it was answered before that, undone."""
 
         def ended(pending: Pending) -> None:
-            if late is not None and type(pending.outcome) is Answer:
-                late(pending.outcome.body)
+            if late is None:
+                return
+            if type(pending.outcome) is Answer and not self._calls.is_lost:
+                late.undo(pending.outcome.body)
+            if late.queue is not None:
+                self._adrift.end(late.queue)
 
+        if late is not None and late.queue is not None:
+            self._adrift.begin(late.queue)
         if pending.outcome is not None:
             ended(pending)
         else:

@@ -201,7 +201,10 @@ class Keys(ABC):
 
     @abstractmethod
     async def unlock(self, call: KeyCall, number: int) -> bool:
-        """Let go of a lock that was got with this number. False: it was not held any more."""
+        """Let go of a lock that was got with this number. False: it was not held any more.
+
+        Cancelled or timed out, it takes effect all the same.
+        """
 
     @abstractmethod
     def follow(self, prefix: str, after: int) -> Following:
@@ -217,4 +220,4 @@ class Following(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """No more are wanted."""
+        """No more are wanted; a `changes` that waits raises `GroupClosedError`. Twice is fine."""

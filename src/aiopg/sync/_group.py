@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
 from socket import socket as Socket
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
+from aiopg.arguments import check_timeout
 from aiopg.codec import Codec
-from aiopg.errors import AiopgError, ForkError, GroupClosedError, WrongThreadError
 from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall, ReduceOp
-from aiopg.group._arguments import check_expiration, check_name, check_place, check_timeout
+from aiopg.group._arguments import check_expiration, check_name, check_place
 from aiopg.group._base import DEFAULT_TIMEOUT
 from aiopg.loops import LoopThread
 from aiopg.server.hosting import StoreHost
-from aiopg.stores import StoreLink, open_link
+from aiopg.stores import open_link
 from aiopg.stores.base import Tag
+from aiopg.sync._runner import Runner, start
+from aiopg.sync._store import Store
 from aiopg.tls import Encryption
 
 __all__ = ["StatelessGroup"]
-
-T = TypeVar("T")
-
-EXIT_SECONDS = 2.5
-"""How long the end of the interpreter waits for a group that was not closed to say goodbye."""
-
-FAILED_SECONDS = 0.7
-"""How long a group that could not be made waits for its loop to end: Ctrl-C in a slow name lookup is not held up."""
 
 
 class StatelessGroup:
@@ -51,13 +42,13 @@ class StatelessGroup:
     Args:
         rank, world_size: this process's place.
         store: URL of a store that runs (`aiopg://host:port`, `unix:///path`, `memory://name`); a `Store` in hand
-            belongs to its own event loop and cannot be used here.
+            has an event loop of its own and cannot be used here, but its `url` can.
         socket: kept as an attribute only.
         data_expiration_seconds, group, codec, store_timeout: as for `AsyncStatelessGroup`.
     """
 
     _group: AsyncStatelessGroup
-    _closed: bool
+    _runner: Runner
 
     def __init__(
         self,
@@ -153,49 +144,49 @@ class StatelessGroup:
 
     def send(self, obj: Any, dst: int, *, tag: Tag = 0, timeout: float | None = None) -> None:
         """See `AsyncStatelessGroup.send`."""
-        self._call(lambda: self._group.send(obj, dst, tag=tag, timeout=timeout))
+        self._runner.call(lambda: self._group.send(obj, dst, tag=tag, timeout=timeout))
 
     def recv(self, src: int, *, tag: Tag = 0, timeout: float | None = None) -> Any:
         """See `AsyncStatelessGroup.recv`."""
-        return self._call(lambda: self._group.recv(src, tag=tag, timeout=timeout))
+        return self._runner.call(lambda: self._group.recv(src, tag=tag, timeout=timeout))
 
     # -------------------------------------------------------------------------------------------- collectives
 
     def barrier(self, timeout: float | None = 30.0, *, tag: Tag = 0) -> None:
         """See `AsyncStatelessGroup.barrier`."""
-        self._call(lambda: self._group.barrier(timeout, tag=tag))
+        self._runner.call(lambda: self._group.barrier(timeout, tag=tag))
 
     def broadcast(self, obj: Any = None, src: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> Any:
         """See `AsyncStatelessGroup.broadcast`."""
-        return self._call(lambda: self._group.broadcast(obj, src, tag=tag, timeout=timeout))
+        return self._runner.call(lambda: self._group.broadcast(obj, src, tag=tag, timeout=timeout))
 
     def all_gather(self, obj: Any, *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
         """See `AsyncStatelessGroup.all_gather`."""
-        return self._call(lambda: self._group.all_gather(obj, tag=tag, timeout=timeout))
+        return self._runner.call(lambda: self._group.all_gather(obj, tag=tag, timeout=timeout))
 
     def gather(self, obj: Any, dst: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> list[Any] | None:
         """See `AsyncStatelessGroup.gather`."""
-        return self._call(lambda: self._group.gather(obj, dst, tag=tag, timeout=timeout))
+        return self._runner.call(lambda: self._group.gather(obj, dst, tag=tag, timeout=timeout))
 
     def scatter(
         self, objs: Sequence[Any] | None = None, src: int = 0, *, tag: Tag = 0, timeout: float | None = None
     ) -> Any:
         """See `AsyncStatelessGroup.scatter`."""
-        return self._call(lambda: self._group.scatter(objs, src, tag=tag, timeout=timeout))
+        return self._runner.call(lambda: self._group.scatter(objs, src, tag=tag, timeout=timeout))
 
     def all_to_all(self, objs: Sequence[Any], *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
         """See `AsyncStatelessGroup.all_to_all`."""
-        return self._call(lambda: self._group.all_to_all(objs, tag=tag, timeout=timeout))
+        return self._runner.call(lambda: self._group.all_to_all(objs, tag=tag, timeout=timeout))
 
     def all_reduce(self, obj: Any, op: ReduceOp = "sum", *, tag: Tag = 0, timeout: float | None = None) -> Any:
         """See `AsyncStatelessGroup.all_reduce`."""
-        return self._call(lambda: self._group.all_reduce(obj, op, tag=tag, timeout=timeout))
+        return self._runner.call(lambda: self._group.all_reduce(obj, op, tag=tag, timeout=timeout))
 
     def reduce(
         self, obj: Any, dst: int = 0, op: ReduceOp = "sum", *, tag: Tag = 0, timeout: float | None = None
     ) -> Any:
         """See `AsyncStatelessGroup.reduce`."""
-        return self._call(lambda: self._group.reduce(obj, dst, op, tag=tag, timeout=timeout))
+        return self._runner.call(lambda: self._group.reduce(obj, dst, op, tag=tag, timeout=timeout))
 
     send_obj = send
     recv_obj = recv
@@ -206,33 +197,31 @@ class StatelessGroup:
 
     def join(self, *, timeout: float | None = None, takeover: bool = False) -> None:
         """See `AsyncStatelessGroup.join`."""
-        self._call(lambda: self._group.join(timeout=timeout, takeover=takeover))
+        self._runner.call(lambda: self._group.join(timeout=timeout, takeover=takeover))
 
     def events(self) -> Iterator[MemberEvent]:
         """See `AsyncStatelessGroup.events`; each step blocks until something happens."""
-        self._check_place()
+        self._runner.check_place()
         events = self._group.events()
 
         async def step() -> MemberEvent | None:
             return await anext(events, None)
 
-        return iter(lambda: cast(MemberEvent, self._call(step)), None)
+        return iter(lambda: cast(MemberEvent, self._runner.call(step)), None)
 
     def expire_data(self) -> None:
         """See `AsyncStatelessGroup.expire_data`."""
-        self._call(self._group.expire_data)
+        self._runner.call(self._group.expire_data)
 
     def abort(self, reason: str) -> None:
         """See `AsyncStatelessGroup.abort`."""
-        self._call(lambda: self._group.abort(reason))
+        self._runner.call(lambda: self._group.abort(reason))
 
     def subgroup(self, ranks: Sequence[int], name: str | None = None) -> Self:
         """See `AsyncStatelessGroup.subgroup`. It runs on this group's loop too: close it first."""
-        group = self._call(lambda: self._group.subgroup(ranks, name))
+        group = self._runner.call(lambda: self._group.subgroup(ranks, name))
         made = type(self).__new__(type(self))
-        made._attach(self._thread, owns_thread=False)
-        made._group = group
-        atexit.register(made._at_exit)
+        made._attach(self._runner.thread, group, owns_thread=False)
         return made
 
     def pending(self) -> tuple[PendingCall, ...]:
@@ -241,22 +230,11 @@ class StatelessGroup:
         async def look() -> tuple[PendingCall, ...]:
             return self._group.pending()
 
-        return self._call(look)
+        return self._runner.call(look)
 
     def close(self) -> None:
         """See `AsyncStatelessGroup.close`; also ends the loop thread. Closing twice is fine."""
-        if self._closed or self._is_forked:
-            return  # in a forked child the group is the parent's, and goes on there
-        self._check_thread()
-        self._closed = True
-        atexit.unregister(self._at_exit)
-        try:
-            self._run(self._group.close)
-        except GroupClosedError:
-            pass  # a subgroup whose loop ended with the group that it was made from
-        finally:
-            if self._owns_thread:
-                self._thread.stop()
+        self._runner.close()
 
     def __enter__(self) -> Self:
         self.join()
@@ -265,11 +243,11 @@ class StatelessGroup:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._is_forked:
+        if self._runner.is_forked:
             return  # a child that was forked in the block leaves it as well, with an exception of its own
         try:
-            if exc is not None and not self._closed:
-                self._call(lambda: self._group.__aexit__(exc_type, exc, tb))
+            if exc is not None and not self._runner.closed:
+                self._runner.call(lambda: self._group.__aexit__(exc_type, exc, tb))
         finally:
             self.close()
 
@@ -294,9 +272,9 @@ class StatelessGroup:
         return self._group.name
 
     @property
-    def store(self) -> StoreLink:
-        """The `Store` it talks to; it belongs to the group's own event loop."""
-        return self._group.store
+    def store(self) -> Store:
+        """A `Store` of keys that are private to the group's incarnation, see `AsyncStatelessGroup.store`."""
+        return Store._over(self._group.store, self._runner)
 
     @property
     def socket(self) -> Socket | None:
@@ -348,69 +326,15 @@ class StatelessGroup:
 
     def _start(self, name: str, make: Callable[[], Coroutine[Any, Any, AsyncStatelessGroup]]) -> None:
         """Run a loop of our own and make the group there."""
-        self._attach(LoopThread(name), owns_thread=True)
-        try:
-            self._group = self._run(make)
-        except BaseException:
-            self._thread.stop(FAILED_SECONDS)
-            raise
-        atexit.register(self._at_exit)
+        thread, group = start(name, make)
+        self._attach(thread, group, owns_thread=True)
 
-    def _attach(self, thread: LoopThread, *, owns_thread: bool) -> None:
-        self._thread = thread
-        self._owns_thread = owns_thread
-        self._pid = os.getpid()
-        self._closed = False
-
-    def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run one call on the group, if it can be used from here."""
-        self._check_place()
-        return self._run(make)
-
-    def _check_place(self) -> None:
-        if self._is_forked:
-            raise ForkError(
-                f"group {self._group.name!r} belongs to process {self._pid}, and this is its forked child "
-                f"{os.getpid()}; make a new group here"
-            )
-        self._check_thread()
-        if self._closed:
-            raise GroupClosedError(f"group {self._group.name!r} was closed at rank {self._group.rank}")
-
-    def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine on the group's loop and wait for it."""
-        future: Future[T] = Future()
-        try:
-            self._thread.start(make, future)
-            return future.result()
-        except CancelledError:
-            raise GroupClosedError("the group was closed while this call waited") from None
-        finally:
-            # Ctrl-C, or another exception that a signal handler raised here: the call is taken back on the loop
-            # before anything that is called next begins there. A call that has ended is not touched by it.
-            future.cancel()
-
-    @property
-    def _is_forked(self) -> bool:
-        return self._pid != os.getpid()
-
-    def _check_thread(self) -> None:
-        if self._thread.is_current:
-            raise WrongThreadError(
-                f"a blocking call on group {self._group.name!r} from its own loop thread would wait for itself; "
-                "call it from another thread"
-            )
-
-    def _at_exit(self) -> None:
-        """The interpreter ends and nobody closed the group: say goodbye, and do not wait for long."""
-        if self._closed or self._is_forked:
-            return
-        self._closed = True
-        goodbye: Future[None] = Future()
-        self._thread.start(self._group.close, goodbye)
-        try:
-            goodbye.result(EXIT_SECONDS)
-        except (AiopgError, CancelledError, TimeoutError):
-            pass  # the connection ends with the process, and the others see that
-        if self._owns_thread:
-            self._thread.stop(FAILED_SECONDS)
+    def _attach(self, thread: LoopThread, group: AsyncStatelessGroup, *, owns_thread: bool) -> None:
+        self._group = group
+        self._runner = Runner(
+            thread,
+            f"group {group.name!r}",
+            group.close,
+            owns_thread=owns_thread,
+            closed_where=f" at rank {group.rank}",
+        )

@@ -1,0 +1,122 @@
+"""How a blocking call runs: on a loop thread, for whatever thread makes it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from typing import Any, TypeAlias, TypeVar
+
+from aiopg.errors import AiopgError, ForkError, GroupClosedError, WrongThreadError
+from aiopg.loops import LoopThread
+
+__all__ = ["Runner", "start"]
+
+T = TypeVar("T")
+Make: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
+
+EXIT_SECONDS = 2.5
+"""How long the end of the interpreter waits for what was not closed to say goodbye."""
+
+FAILED_SECONDS = 0.7
+"""How long what could not be made waits for its loop to end: Ctrl-C in a slow name lookup is not held up."""
+
+
+def start(name: str, make: Make[T]) -> tuple[LoopThread, T]:
+    """Run a new loop in a thread of that name, and there make what it is for. If that fails no thread stays."""
+    thread = LoopThread(name)
+    try:
+        return thread, _run(thread, make, "it")
+    except BaseException:
+        thread.stop(FAILED_SECONDS)
+        raise
+
+
+def _run(thread: LoopThread, make: Make[T], what: str) -> T:
+    """Run a coroutine on the thread's loop and wait for it."""
+    future: Future[T] = Future()
+    try:
+        thread.start(make, future)
+        return future.result()
+    except CancelledError:
+        raise GroupClosedError(f"{what} was closed while this call waited") from None
+    finally:
+        # Ctrl-C, or another exception that a signal handler raised here: the call is taken back on the loop
+        # before anything that is called next begins there. A call that has ended is not touched by it.
+        future.cancel()
+
+
+class Runner:
+    """Runs the calls of one group or store; refuses them in a forked child, on the loop's own thread and after close.
+
+    A program that ends without `close` says goodbye all the same.
+    """
+
+    def __init__(
+        self, thread: LoopThread, what: str, close: Make[None], *, owns_thread: bool, closed_where: str = ""
+    ) -> None:
+        """`what` it is for people ("group 'default'"); `close`: how it is closed; `closed_where`: for people, too."""
+        self.thread = thread
+        self.closed = False
+        self._what, self._close, self._closed_where = what, close, closed_where
+        self._owns_thread = owns_thread
+        self._pid = os.getpid()
+        atexit.register(self._at_exit)
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a forked child of the process that made it."""
+        return self._pid != os.getpid()
+
+    def call(self, make: Make[T]) -> T:
+        """Run one call and wait for it, if it can be made from here."""
+        self.check_place()
+        return _run(self.thread, make, self._what)
+
+    def check_place(self) -> None:
+        """Raises unless a call can be made here and now."""
+        if self.is_forked:
+            raise ForkError(
+                f"{self._what} belongs to process {self._pid}, and this is its forked child {os.getpid()}; "
+                "make a new one here"
+            )
+        self._check_thread()
+        if self.closed:
+            raise GroupClosedError(f"{self._what} was closed{self._closed_where}")
+
+    def close(self) -> None:
+        """Close it, and end the loop thread if it is its own. Twice is fine."""
+        if self.closed or self.is_forked:
+            return  # in a forked child it is the parent's, and goes on there
+        self._check_thread()
+        self.closed = True
+        atexit.unregister(self._at_exit)
+        try:
+            _run(self.thread, self._close, self._what)
+        except GroupClosedError:
+            pass  # a subgroup whose loop ended with the group that it was made from
+        finally:
+            if self._owns_thread:
+                self.thread.stop()
+
+    def _check_thread(self) -> None:
+        if self.thread.is_current:
+            raise WrongThreadError(
+                f"a blocking call on {self._what} from its own loop thread would wait for itself; "
+                "call it from another thread"
+            )
+
+    def _at_exit(self) -> None:
+        """The interpreter ends and nobody closed it: say goodbye, and do not wait for long."""
+        if self.closed or self.is_forked:
+            return
+        self.closed = True
+        goodbye: Future[None] = Future()
+        self.thread.start(self._close, goodbye)
+        try:
+            goodbye.result(EXIT_SECONDS)
+        except (AiopgError, CancelledError, TimeoutError):
+            pass  # the connection ends with the process, and the others see that
+        if self._owns_thread:
+            self.thread.stop(FAILED_SECONDS)
