@@ -105,6 +105,7 @@ class GroupBase:
         self.broadcast_send_counter = 0
         self.broadcast_recv_src_counter = dict.fromkeys(range(world_size), 0)
         self.entries: deque[tuple[str, float]] = deque(maxlen=RECENT_ENTRIES)
+        self.metadata: tuple[Any, ...] = ()
         self._codec: Codec = codec if codec is not None else MsgpackCodec()
         self._bulk_codec = self._codec if isinstance(self._codec, BulkCodec) else None
         self._encode_large = self._codec.encode_large if isinstance(self._codec, LargeCodec) else self._codec.encode

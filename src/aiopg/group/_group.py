@@ -15,6 +15,7 @@ from aiopg.errors import GroupTimeoutError, StoreLostError
 from aiopg.group._arguments import check_expiration, check_name, check_place
 from aiopg.group._base import DEFAULT_TIMEOUT
 from aiopg.group._collectives import Collectives
+from aiopg.group._elastic import Elastic
 from aiopg.group._environment import read_environment
 from aiopg.group._members import Members
 from aiopg.group._messages import Messages
@@ -27,12 +28,12 @@ from aiopg.tokens import member_token
 __all__ = ["AsyncStatelessGroup"]
 
 
-class AsyncStatelessGroup(Messages, Collectives, Members):
+class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
     """A group of `world_size` processes that exchange objects, as one of them sees it.
 
     An object and not global state: a process can be in any number of groups, overlapping, formed in any order. Made
-    by `create` (rank 0 hosts the store), `connect` (a store that already runs), `from_env` (a launcher says which), or
-    directly over a store in hand; then the first call, `join()` or `async with` joins.
+    by `create` (rank 0 hosts the store), `connect` (a store that already runs), `from_env` (a launcher says which),
+    `rendezvous` (whoever comes, ranks in order of arrival), or directly over a store in hand; then the first call, `join()` or `async with` joins.
 
     As an async context manager it joins on entry and leaves on exit; an exception that leaves the block aborts the
     group, so that every other rank raises `GroupAbortedError` with its type and text.
@@ -52,6 +53,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         recv_src_counter: how many receives from each rank are done.
         broadcast_send_counter: how many broadcasts from this rank are done.
         broadcast_recv_src_counter: how many broadcasts from each rank are done.
+        metadata: what each rank said of itself, by rank, in a group made by `rendezvous` or `reform`; else empty.
         entries: the last sends and collectives that gave data: (address, `time.monotonic()`).
 
     Args:

@@ -18,12 +18,14 @@ class MemberEvent:
     """Something happened to a member of the group.
 
     Attributes:
-        what: "joined", "left" (it closed the group), "lost" (its process or connection ended), or "aborted".
-        rank: who.
-        text: for "joined" who it is ("pid 4711 on host-a"), else why.
+        what: "joined", "left" (it closed the group), "lost" (its process or connection ended), "aborted", or "waiting":
+            somebody who called `rendezvous` waits for the members to call `reform`. That is told once, whoever comes
+            behind.
+        rank: who; -1 for "waiting".
+        text: for "joined" and "waiting" who it is ("pid 4711 on host-a"), else why.
     """
 
-    what: Literal["joined", "left", "lost", "aborted"]
+    what: Literal["joined", "left", "lost", "aborted", "waiting"]
     rank: int
     text: str
 
@@ -55,7 +57,7 @@ class Members(GroupBase):
                 happenings = await member.happenings(call, heard)
                 heard += len(happenings)
                 for what, rank, text in happenings:
-                    kind = cast(Literal["joined", "left", "lost", "aborted"], what)
+                    kind = cast(Literal["joined", "left", "lost", "aborted", "waiting"], what)
                     yield MemberEvent(what=kind, rank=rank, text=text)
         except GroupClosedError:
             if not self._closed:

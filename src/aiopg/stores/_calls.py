@@ -28,7 +28,7 @@ from aiopg._core.messages import (
 )
 from aiopg.errors import AiopgError, GroupClosedError, ProtocolError
 from aiopg.stores._alarms import Alarms
-from aiopg.stores.base import WARN_AGAIN_SECONDS, WARN_SECONDS
+from aiopg.stores.base import FACTS_SECONDS, WARN_AGAIN_SECONDS, WARN_SECONDS
 
 _new = tuple.__new__  # a NamedTuple's own constructor is a Python function that does no more
 
@@ -55,6 +55,9 @@ class Timed(Protocol):
 
     def timed_out(self, arrived: None, missing: None) -> AiopgError:
         """The error of its deadline, where the store has said nothing."""
+
+    def withdrawn(self, arrived: list[int] | None, missing: list[int] | None) -> AiopgError:
+        """The same where the store has said that it holds no trace of the call."""
 
     def warn(self, arrived: list[int] | None, missing: list[int] | None) -> None:
         """It waits for long."""
@@ -286,6 +289,35 @@ class Calls:
         self.recall(pending)
         if pending.outcome is None and self._lost is None:
             self._send(Cancel(pending.number))
+
+    async def answer(self, call: Timed, pending: Pending, leave_behind: Callable[[], None]) -> Body:
+        """The answer to a call that was sent. At its deadline it is taken back, and the store has a moment to say so.
+
+        `leave_behind`: called if nobody waits for the call any more and it is not known to be withdrawn.
+        """
+        try:
+            await pending.wait(call, self.inquire)
+        except asyncio.CancelledError:
+            leave_behind()
+            raise
+        except DeadlinePassedError:
+            await self._learn_facts(call, pending, leave_behind)
+        return pending.result()
+
+    async def _learn_facts(self, call: Timed, pending: Pending, leave_behind: Callable[[], None]) -> None:
+        """After the deadline: wait for the store's last word. Returns if the answer came in time."""
+        self.cancel(pending)
+        try:
+            await pending.wait_until(call.deadline + FACTS_SECONDS)
+        except asyncio.CancelledError:
+            leave_behind()
+            raise
+        except DeadlinePassedError:
+            leave_behind()
+            raise call.timed_out(None, None) from None
+        facts = pending.facts()
+        if facts is not None:
+            raise call.withdrawn(*facts)
 
     def inquire(self, pending: Pending, call: Timed) -> None:
         """Have `call` warn with what the store knows of it."""

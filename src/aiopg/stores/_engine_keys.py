@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import struct
 from collections.abc import Callable, Sequence
@@ -33,7 +32,6 @@ from aiopg._core.messages import Answer, unpack_value
 from aiopg._core.parts import join_parts, split_parts
 from aiopg.stores._adrift import Adrift
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
-from aiopg.stores.base import FACTS_SECONDS
 from aiopg.stores.keys import Change, Following, KeyCall, Keys
 
 __all__ = ["EngineKeys"]
@@ -163,29 +161,7 @@ class EngineKeys(Keys):
         if calls.gate.full or calls.line:
             await calls.find_room(call)
         pending = calls.begin(command, (self._seat, *fields, body))
-        try:
-            await pending.wait(call, calls.inquire)
-        except asyncio.CancelledError:
-            self._leave_behind(pending, late)
-            raise
-        except DeadlinePassedError:
-            await self._learn_facts(call, pending, late)
-        return pending.result()
-
-    async def _learn_facts(self, call: KeyCall, pending: Pending, late: _Late | None) -> None:
-        """After the deadline: wait a moment for the store's last word. Returns if the answer came in time."""
-        self._calls.cancel(pending)
-        try:
-            await pending.wait_until(call.deadline + FACTS_SECONDS)
-        except asyncio.CancelledError:
-            self._leave_behind(pending, late)
-            raise
-        except DeadlinePassedError:
-            self._leave_behind(pending, late)
-            raise call.timed_out(None, None) from None
-        facts = pending.facts()
-        if facts is not None:
-            raise call.withdrawn(*facts)
+        return await calls.answer(call, pending, lambda: self._leave_behind(pending, late))
 
     def _leave_behind(self, pending: Pending, late: _Late | None) -> None:
         """Nobody waits for this any more: it is taken back or, where it was answered before that, undone."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from aiopg._core.frames import Body, Buffer
@@ -14,6 +15,7 @@ from aiopg._core.messages import (
     Leave,
     Needs,
     Put,
+    Reform,
     Tag,
     TakeBack,
     Watch,
@@ -26,7 +28,8 @@ from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
 from aiopg.stores._fingerprint import Fingerprint
 from aiopg.stores._incoming import Incoming
 from aiopg.stores._outgoing import Outgoing
-from aiopg.stores.base import FACTS_SECONDS, Call, Member, NumberUsedError
+from aiopg.stores._places import SEAT, take_place
+from aiopg.stores.base import FACTS_SECONDS, Call, Member, NumberUsedError, Place
 
 __all__ = ["EngineMember"]
 
@@ -58,9 +61,13 @@ class _Kept(NamedTuple):
 class EngineMember(Member):
     """One seat, as calls on a link."""
 
-    def __init__(self, calls: Calls, seat: int, rank: int, world_size: int, incarnation: int) -> None:
+    def __init__(
+        self, calls: Calls, seats: Iterator[int], seat: int, rank: int, world_size: int, incarnation: int
+    ) -> None:
+        """`seats`: numbers for more seats on the same link."""
         self.incarnation = incarnation
         self._calls = calls
+        self._seats = seats
         self.seat = seat
         self._rank = rank
         self._world_size = world_size
@@ -240,6 +247,11 @@ class EngineMember(Member):
             self._calls.cancel(watch)
             raise
         return [(what, rank, text) for what, rank, text in unpack_value(watch.result())]
+
+    async def reform(self, call: Call, *, ttl: float, metadata: bytes) -> Place:
+        command = (Reform, self.seat, SEAT, float(ttl))
+        sit = partial(EngineMember, self._calls, self._seats)
+        return await take_place(self._calls, self._seats, call, command, metadata, sit)
 
     async def leave(self, call: Call) -> None:
         leave = self._calls.submit(Leave, self.seat)

@@ -45,6 +45,7 @@ __all__ = [
     "Needs",
     "NumberUsedError",
     "Parts",
+    "Place",
     "StoreLink",
     "Tag",
 ]
@@ -146,6 +147,17 @@ class NumberUsedError(Exception):
     """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a member was given that asked for no rank."""
+
+    member: Member
+    rank: int
+    world_size: int
+    metadata: tuple[bytes, ...]
+    """What each rank said of itself, by rank."""
+
+
 class StoreLink(ABC):
     """This process's link to a store. One link serves any number of groups; it belongs to one event loop."""
 
@@ -174,6 +186,23 @@ class StoreLink(ABC):
             GroupTimeoutError: some ranks had not joined by the deadline; this one's join was taken back.
             RankConflictError, WorldSizeMismatchError: at once.
             StoreLostError: the link ended.
+        """
+
+    @abstractmethod
+    async def enlist(
+        self, call: Call, min_size: int, max_size: int, *, patience: float, ttl: float, metadata: bytes
+    ) -> Place:
+        """Take whatever rank of `call.group` there will be, and wait until the group has formed.
+
+        Args:
+            call: names the group and the deadline.
+            min_size, max_size: it forms at once when `max_size` have come, else `patience` seconds after the last one
+                of at least `min_size`; while a group of that name is live, when that forms anew or has ended.
+            ttl: as for `join`.
+            metadata: what this member says of itself.
+
+        Raises: GroupTimeoutError, PayloadTooLargeError, StoreFullError, StoreLostError, UsageError (others came with
+        other sizes).
         """
 
     @abstractmethod
@@ -255,7 +284,14 @@ class Member(ABC):
     async def happenings(self, call: Call, after: int) -> list[tuple[str, int, str]]:
         """What happened to the members of this incarnation after its first `after` happenings; waits for some.
 
-        Each is (what, rank, text): "joined", "left", "lost" or "aborted".
+        Each is (what, rank, text): "joined", "left", "lost", "aborted", or "waiting" with rank -1.
+        """
+
+    @abstractmethod
+    async def reform(self, call: Call, *, ttl: float, metadata: bytes) -> Place:
+        """Take a place in the next incarnation, and wait until every member of this one that is left has asked for it.
+
+        This seat stays until it is left. Raises: as `StoreLink.enlist`, GroupClosedError, FencedError.
         """
 
     @abstractmethod
