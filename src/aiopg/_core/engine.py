@@ -185,6 +185,7 @@ class Engine:
             "rounds": sum(len(incarnation.rounds) for incarnation in seen),
             "bytes": sum(incarnation.bytes for incarnation in seen) + (common.bytes if sees_all else 0),
             "members": sum(len(incarnation.seats) for incarnation in seen),
+            "lobbies": self._membership.lobbies.describe(scope),
             "keys": common.describe() if sees_all else dict(NO_KEYS),
         }
 

@@ -24,6 +24,7 @@ from aiopg._core.limits import Limits
 from aiopg._core.messages import Enlist, Join, Reform
 from aiopg._core.parts import pack_parts
 from aiopg._core.replies import Replies, SessionId, Waiting
+from aiopg._core.scopes import Scope, allows
 from aiopg.errors import GroupClosedError, PayloadTooLargeError, ProtocolError, StoreFullError, UsageError
 
 __all__ = ["Lobbies"]
@@ -129,6 +130,14 @@ class Lobbies:
         for lobby in [lobby for lobby in self._lobbies.values() if lobby.due <= now and self._is_free(lobby)]:
             seats += self._seat(lobby.name, self._take(lobby, lobby.most))
         return seats
+
+    def describe(self, scope: Scope) -> list[dict[str, object]]:
+        """Who waits for groups to form, for people; what may be seen in that scope."""
+        return [
+            {"group": lobby.name, "waiting": [one.holder for one in lobby.applicants], "awaited": lobby.least}
+            for lobby in self._lobbies.values()
+            if allows(scope, lobby.name)
+        ]
 
     def facts(self, applicant: _Applicant) -> tuple[list[int], list[int]]:
         """Who has come and who is awaited: ranks of the incarnation that forms anew, or so many in a lobby."""

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from aiopg._core.limits import Limits
 from aiopg.arguments import check_grace, check_timeout
-from aiopg.codec import Codec
+from aiopg.codec import Codec, MsgpackCodec
 from aiopg.errors import GroupClosedError
 from aiopg.group._arguments import check_expiration, check_name
 from aiopg.group._base import DEFAULT_TIMEOUT, GroupBase
@@ -74,21 +74,18 @@ class Elastic(GroupBase):
         loop = asyncio.get_running_loop()
         started = loop.time()
         deadline = started + check_timeout(timeout)
+        codec = MsgpackCodec() if codec is None else codec
+        said = bytes(codec.encode(metadata))
         link = await open_link(url, timeout=timeout, grace=grace, token=token, ssl=ssl)
-
-        def make(rank: int, world_size: int) -> Self:
-            return cls(
-                rank, world_size, link, None, data_expiration_seconds,
-                group=group, codec=codec, store_timeout=store_timeout,
-            )  # fmt: skip
-
         try:
-            said = bytes(make(0, 1)._encode(metadata))
             call = Call("rendezvous", group, -1, 0, 0, loop, started, deadline)
             place = await link.enlist(
                 call, min_size, most, patience=last_call, ttl=data_expiration_seconds, metadata=said
             )
-            made = make(place.rank, place.world_size)
+            made = cls(
+                place.rank, place.world_size, link, None, data_expiration_seconds,
+                group=group, codec=codec, store_timeout=store_timeout,
+            )  # fmt: skip
             made._sit(place, loop)
         except BaseException:
             await link.close()
@@ -153,5 +150,6 @@ def _check_sizes(least: int, most: int) -> None:
     for name, size in (("min_size", least), ("max_size", most)):
         if isinstance(size, bool) or not isinstance(size, int):
             raise TypeError(f"{name} must be an int, not {size!r}")
-    if not 1 <= least <= most <= (limit := Limits().world_size):
+    limit = Limits().world_size
+    if not 1 <= least <= most <= limit:
         raise ValueError(f"min_size must be 1 to max_size, and max_size at most {limit}, not {least} and {most}")

@@ -33,7 +33,8 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
 
     An object and not global state: a process can be in any number of groups, overlapping, formed in any order. Made
     by `create` (rank 0 hosts the store), `connect` (a store that already runs), `from_env` (a launcher says which),
-    `rendezvous` (whoever comes, ranks in order of arrival), or directly over a store in hand; then the first call, `join()` or `async with` joins.
+    `rendezvous` (whoever comes, ranks in order of arrival), or directly over a store in hand; then the first call,
+    `join()` or `async with` joins.
 
     As an async context manager it joins on entry and leaves on exit; an exception that leaves the block aborts the
     group, so that every other rank raises `GroupAbortedError` with its type and text.
