@@ -47,7 +47,7 @@ def test_a_status_describes_everything() -> None:
     b.leave()
     status = a.status().value
     (group,) = status.pop("groups")
-    assert status == {"pid": 1, "rounds": 1, "bytes": 0, "members": 2, "keys": NO_KEYS}
+    assert status == {"pid": 1, "rounds": 1, "bytes": 0, "members": 2, "keys": NO_KEYS, "lobbies": []}
     assert group["members"] == {0: "pid 0", 2: "pid 2"}
     assert group["gone"] == {1: "it left the group"}
     assert (group["name"], group["state"], group["incarnation"]) == ("g", "live", 1)
@@ -226,6 +226,7 @@ def test_a_ticket_tells_plain_values() -> None:
         "bytes": 0,
         "members": 0,
         "keys": NO_KEYS,
+        "lobbies": [],
     }
 
 

@@ -85,6 +85,8 @@ def test_enough_wait_a_moment_for_more() -> None:
     a, b, c = comers(cluster, 3)
     a.enlist(2, 4)
     cluster.advance(100)
+    assert cluster.engine.describe()["lobbies"] == [{"group": "g", "waiting": ["s0"], "awaited": 2}]
+    assert cluster.engine.describe(("h",))["lobbies"] == []
     b.enlist(2, 4)
     cluster.advance(PATIENCE - 0.1)
     c.enlist(2, 4)
