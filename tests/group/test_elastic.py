@@ -44,7 +44,7 @@ async def somebody_waits(meeting: Meeting) -> None:
     """Return when somebody waits in a lobby."""
     async with await AsyncStore.connect(meeting.url) as store, asyncio.timeout(LONG):
         while not (await store.link.status())["lobbies"]:
-            await asyncio.sleep(0.01)
+            pass  # the answer took its time
 
 
 async def test_ranks_and_what_all_said_of_themselves(meeting: Meeting) -> None:
