@@ -43,7 +43,7 @@ from .vectors.messages import KIND_OF, frame
 LIMITS = Limits()
 
 
-def vectors(file: str, section: str) -> Any:
+def vectors(file: str, section: str) -> pytest.MarkDecorator:
     """A parameter for each vector of a section."""
     found = load(file)[section]
     return pytest.mark.parametrize("vector", found, ids=[vector["name"] for vector in found])
@@ -93,7 +93,7 @@ def test_every_extension_and_every_mark_has_a_vector() -> None:
         return f"{code} {data.hex()}"
 
     for vector in load("payloads")["encodes"]:
-        msgpack.unpackb(bytes.fromhex(vector["payload"]), ext_hook=note, strict_map_key=False)
+        msgpack.unpackb(bytes.fromhex(vector["payload"]), ext_hook=note, strict_map_key=False, use_list=False)
     assert met == {(code, -1) for code in Code if code != Code.MARK} | {(Code.MARK, kind) for kind in Kind}
 
 
@@ -227,8 +227,10 @@ async def last_words(url: str, data: bytes) -> str:
     try:
         writer.write(pack_hello(bytes(32)))
         await reader.readexactly(64)
-        writer.write(frame(m.Open(b"", b"", 1, 0, 5.0, 0, 0, 0, ""), 0, 0) + data)
-        frames = FrameReceiver(LIMITS).receive_data(await reader.read(-1))
+        writer.write(frame(m.Open(b"", b"", 1, 0, 5.0, 0, 0, 0, ""), 0, 0))
+        opened = await reader.readexactly(8 + 102)
+        writer.write(data)
+        frames = FrameReceiver(LIMITS).receive_data(opened + await reader.read(-1))
     finally:
         writer.close()
         await writer.wait_closed()

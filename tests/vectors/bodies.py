@@ -54,7 +54,7 @@ ERRORS: list[str] = [
     "PayloadTooLargeError(2147483648, 1073807360)",
     'PeerLostError("default", [1, 2], "it left the group")',
     'GroupAbortedError("default", 1, "loss is nan")',
-    "AuthenticationError(\"\", \"this member's token is not for group 'other'\")",
+    'AuthenticationError("", "this member\'s token is not for group \'other\'")',
     'StoreFullError("group_bytes", 4294967296, "group \'default\'")',
     'DataExpiredError("default", "the message from rank 0, tag 0,")',
     'ProtocolError("the group is not formed yet")',

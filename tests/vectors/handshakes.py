@@ -27,7 +27,7 @@ __all__ = [
     "sections",
 ]
 
-CLIENT_NONCE = bytes(range(0x00, 0x20))
+CLIENT_NONCE = bytes(range(0x20))
 SERVER_NONCE = bytes(range(0x80, 0xA0))
 CLIENT_NONCE_2 = bytes(range(0x20, 0x40))
 SERVER_NONCE_2 = bytes(range(0xA0, 0xC0))
@@ -52,29 +52,24 @@ def greeting(nonce: bytes, answer: bytes, asks_token: bool = False) -> tuple[byt
 
 
 def _greetings() -> list[Vector]:
-    found = []
-    for name, asks_token in (("no token asked for", False), ("a token asked for", True)):
-        hello, welcome = greeting(CLIENT_NONCE, SERVER_NONCE, asks_token)
-        found.append(_greeting(name, hello, welcome, 1, 1, asks_token, 0))
+    asked = Hello(1, 1, 0, CLIENT_NONCE)
+    found = [_greeting("no token asked for", asked, False), _greeting("a token asked for", asked, True)]
     for lowest, highest in ((2, 3), (0, 0), (1, 7)):
-        asked = Hello(lowest, highest, 0, CLIENT_NONCE)
-        hello = pack_hello(CLIENT_NONCE)
-        hello = hello[:8] + lowest.to_bytes(2) + highest.to_bytes(2) + hello[12:]
-        welcome, refusal = pack_welcome(asked, EPOCH, SERVER_NONCE)
-        found.append(_greeting(f"versions {lowest} to {highest}", hello, welcome, lowest, highest, False, bool(refusal)))
+        found.append(_greeting(f"versions {lowest} to {highest}", Hello(lowest, highest, 0, CLIENT_NONCE), False))
     return found
 
 
-def _greeting(
-    name: str, hello: bytes, welcome: bytes, lowest: int, highest: int, asks_token: bool, refusal: int
-) -> Vector:
+def _greeting(name: str, asked: Hello, asks_token: bool) -> Vector:
+    hello = pack_hello(asked.nonce)
+    hello = hello[:8] + asked.lowest.to_bytes(2) + asked.highest.to_bytes(2) + hello[12:]
+    welcome, refusal = pack_welcome(asked, EPOCH, SERVER_NONCE, asks_token)
     return {
         "name": name,
-        "lowest": lowest,
-        "highest": highest,
-        "client_nonce": CLIENT_NONCE.hex(),
+        "lowest": asked.lowest,
+        "highest": asked.highest,
+        "client_nonce": asked.nonce.hex(),
         "asks_token": asks_token,
-        "refusal": int(refusal),
+        "refusal": 1 if refusal else 0,
         "epoch": EPOCH.hex(),
         "server_nonce": SERVER_NONCE.hex(),
         "hello": hello.hex(),
@@ -136,6 +131,4 @@ def _malformed() -> list[Vector]:
         "a magic in which one bit is wrong": b"aipg\r\n\x1a\x01",
         "nothing but zeros": bytes(64),
     }
-    return [
-        {"name": name, "first": data.hex(), "error": "ProtocolError", "says": says} for name, data in first.items()
-    ]
+    return [{"name": name, "first": data.hex(), "error": "ProtocolError", "says": says} for name, data in first.items()]

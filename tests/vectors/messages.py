@@ -53,6 +53,7 @@ KIND_OF: dict[type[Any], int] = {cls: kind for kind, (cls, _) in _WIRE.items()}
 
 BOOT = "3d1c0b6e-6a54-4f0d-9f0e-0d9e4a7c11aa"
 PROOF = resume_proof(SECRET, *greeting(CLIENT_NONCE_2, SERVER_NONCE_2), SESSION, 2, 3)
+TWO_PARTS = join_parts([b"\x07", b"\x08"])
 RANK_7 = bytes.fromhex("81a472616e6b07")  # {"rank": 7}, as the codec writes it
 
 about = (
@@ -89,8 +90,8 @@ CASES: list[tuple[str, int, int, Message]] = [
     ("broadcast, from another rank", 2, 1, Arrive(2, 1, 0, 1, "broadcast", 0, "", Needs.ROOT, 0)),
     ("all_gather", 2, 1, Arrive(2, 1, 0, 1, "all_gather", -1, "", Needs.ALL, 1, (RANK_7,))),
     ("gather, from who does not wait", 2, 1, Arrive(2, 1, 0, 1, "gather", 1, "", Needs.NOTHING, 1, (RANK_7,))),
-    ("scatter, from the root", 2, 1, Arrive(2, 1, 0, 1, "scatter", 0, "", Needs.ROOT, 2, join_parts([b"\x07", b"\x08"]))),
-    ("all_to_all", 2, 1, Arrive(2, 1, 0, 1, "all_to_all", -1, "", Needs.ALL, 2, join_parts([b"\x07", b"\x08"]))),
+    ("scatter, from the root", 2, 1, Arrive(2, 1, 0, 1, "scatter", 0, "", Needs.ROOT, 2, TWO_PARTS)),
+    ("all_to_all", 2, 1, Arrive(2, 1, 0, 1, "all_to_all", -1, "", Needs.ALL, 2, TWO_PARTS)),
     ("all_reduce", 2, 1, Arrive(2, 1, 0, 1, "all_reduce", -1, "sum", Needs.ALL, 1, (b"\x07",))),
     ("reduce with a text for a tag", 2, 1, Arrive(2, 1, "loss", 1, "reduce", 0, "max", Needs.ALL, 1, (b"\x07",))),
     ("a call is taken back", 3, 1, Cancel(2)),

@@ -156,9 +156,9 @@ READ: dict[str, tuple[str, str]] = {
     "a float of 32 bits": ("ca3f000000", "0.5"),
     "a str in a longer form than it needs": ("d90161", "'a'"),
     "a list in a longer form than it needs": ("dc0001c3", "[True]"),
-    "an extension in a longer form than it needs": ("92c701400107", "{7}"),
+    "an extension in a longer form than it needs": ("c7010107", "7"),
     "a key that comes twice: the last value counts": ("8201000103", "{1: 3}"),
-    "the timestamp of msgpack": ("d6ff65937ec0", "datetime(2024, 1, 2, 3, 8, tzinfo=UTC)"),
+    "the timestamp of msgpack": ("d6ff65937ec0", "datetime(2024, 1, 2, 3, 10, 56, tzinfo=UTC)"),
     "a small int as an extension": ("d40107", "7"),
     "a str without surrogates as an extension": ("d40261", "'a'"),
     "a set that has a member twice": ("93d440010707", "{7}"),
@@ -179,13 +179,16 @@ MALFORMED: dict[str, tuple[str, str]] = {
     "a zone that is a way out of its folder": (
         "c71107" + "030405" + "00000000" + "00" + "04" + b"../etc/x".hex(), "time: malformed"
     ),
-    "a timedelta with a second of microseconds": ("c70c08" + "00000000" + "00000000" + "000f4240", "timedelta: malformed"),
+    "a timedelta with a second of microseconds": (
+        "c70c08" + "00000000" + "00000000" + "000f4240", "timedelta: malformed"
+    ),
     "a decimal that is none": ("d5096162", "decimal: malformed"),
     "a uuid of 15 bytes": ("c70f0a" + "00" * 15, "uuid: malformed"),
     "an address that is none": ("c7030b003132", "address: malformed"),
     "a path of a kind that is none": ("d50c0361", "path: malformed"),
     "a mark that is none": ("91d44006", "mark: not part of this format"),
-    "a mark of two bytes": ("91d5400001", "mark: not part of this format"),
+    "a mark of two bytes": ("91d5400001", "msgpack extension 64: not part of this format"),
+    "a mark in a longer form than it needs": ("92c701400107", "msgpack extension 64: not part of this format"),
     "a mark that is not first": ("9201d44000", "mark: a mark that is not the first of an array"),
     "a mark by itself": ("d44000", "mark: a mark that is not the first of an array"),
     "a list in a set": ("92d4400190", "set: malformed"),
@@ -204,7 +207,9 @@ MALFORMED: dict[str, tuple[str, str]] = {
     ),
     "an array in an order that is none": ("95d44004a3" + b"<i2".hex() + "9101a141c4020000", "array: malformed"),
     "more containers in one another than are allowed": ("91" * 129 + "c0", "more than max_depth = 128"),
-    "a payload of unsafe_pickle": ((b"\xc1aiopg pickle\n" + b"\x80\x05N.").hex(), "the peer uses aiopg.codec.unsafe_pickle"),
+    "a payload of unsafe_pickle": (
+        (b"\xc1aiopg pickle\n" + b"\x80\x05N.").hex(), "the peer uses aiopg.codec.unsafe_pickle"
+    ),
 }  # fmt: skip
 
 
