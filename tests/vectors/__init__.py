@@ -1,6 +1,6 @@
 """Test vectors: what the wire protocol's bytes are, for this implementation and for any other.
 
-`*.json` beside this file are the vectors; README.md says how to read them. The modules say what is in them, and
+`*.json` beside this file are the vectors; docs/protocol.md says what they mean. The modules say what is in them, and
 `python -m tests.vectors.generate` writes them anew.
 """
 
