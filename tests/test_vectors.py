@@ -150,7 +150,7 @@ def test_what_is_no_handshake(vector: Vector) -> None:
 
 def message_of(vector: Vector) -> Any:
     """The message that a vector says in words."""
-    cls = getattr(m, vector["message"])
+    cls = wire._WIRE[vector["kind"]][0]
     hints = get_type_hints(cls)
     fields = {name: typed(hints[name], value) for name, value in vector["fields"].items()}
     body = bytes.fromhex(vector["body"])

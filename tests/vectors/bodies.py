@@ -56,6 +56,9 @@ ERRORS: list[str] = [
     'GroupAbortedError("default", 1, "loss is nan")',
     'AuthenticationError("", "this member\'s token is not for group \'other\'")',
     'StoreFullError("group_bytes", 4294967296, "group \'default\'")',
+    'KeyOperationError("add", "n", "it holds no whole number")',
+    'QueueEmptyError("queue")',
+    'WatchGapError("ke", 3, 7)',
     'DataExpiredError("default", "the message from rank 0, tag 0,")',
     'ProtocolError("the group is not formed yet")',
 ]

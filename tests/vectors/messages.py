@@ -11,6 +11,28 @@ from typing import Any
 import msgpack
 
 from aiopg._core.handshake import resume_proof
+from aiopg._core.key_messages import (
+    FROM_NOW,
+    STORE,
+    AddKey,
+    AppendKey,
+    CheckKeys,
+    CompareSet,
+    CountKeys,
+    DeleteKeys,
+    Follow,
+    GetKeys,
+    ListKeys,
+    Lock,
+    Meet,
+    Pop,
+    Push,
+    PutBack,
+    QueueLength,
+    SetKeys,
+    Unlock,
+    WaitKeys,
+)
 from aiopg._core.limits import Limits
 from aiopg._core.messages import (
     Abort,
@@ -18,6 +40,7 @@ from aiopg._core.messages import (
     Answer,
     Arrive,
     Cancel,
+    Enlist,
     Expire,
     Failed,
     Goodbye,
@@ -29,6 +52,7 @@ from aiopg._core.messages import (
     Open,
     Opened,
     Put,
+    Reform,
     Status,
     Take,
     TakeBack,
@@ -54,6 +78,9 @@ KIND_OF: dict[type[Any], int] = {cls: kind for kind, (cls, _) in _WIRE.items()}
 BOOT = "3d1c0b6e-6a54-4f0d-9f0e-0d9e4a7c11aa"
 PROOF = resume_proof(SECRET, *greeting(CLIENT_NONCE_2, SERVER_NONCE_2), SESSION, 2, 3)
 TWO_PARTS = join_parts([b"\x07", b"\x08"])
+NAMES = join_parts([b"key", "é".encode()])
+TWO_KEYS = join_parts([b"key", b"v1", b"empty", b""])
+PLACE = bytes.fromhex("00000000000000020000000000000001")  # rank 0 of 2, incarnation 1
 RANK_7 = bytes.fromhex("81a472616e6b07")  # {"rank": 7}, as the codec writes it
 
 about = (
@@ -76,6 +103,8 @@ CASES: list[tuple[str, int, int, Message]] = [
     ("leave", 12, 11, Leave(12, 1)),
     ("abort", 5, 4, Abort(5, 1, "loss is nan")),
     ("a join is taken back", 2, 0, Vacate(2, 1)),
+    ("enlist", 1, 0, Enlist(1, 1, "workers", 2, 4, 1.0, 3600.0, "pid 4711 on host-a", (RANK_7,))),
+    ("form anew", 9, 8, Reform(9, 1, 2, 3600.0, "pid 4711 on host-a", (RANK_7,))),
     ("put", 3, 2, Put(3, 1, 1, 0, (RANK_7,))),
     ("put with a text for a tag", 3, 2, Put(3, 1, 1, "weights", (RANK_7,))),
     ("put with an empty text for a tag, which is not the number 0", 3, 2, Put(3, 1, 1, "", (RANK_7,))),
@@ -109,6 +138,32 @@ CASES: list[tuple[str, int, int, Message]] = [
     ("a join failed", 1, 1, Failed(1, pack_error(RankConflictError("default", 0, "pid 4711 on host-a")))),
     ("withdrawn", 3, 3, Withdrawn(2, pack_value(([0], [1])))),
     ("withdrawn before the store had it", 9, 9, Withdrawn(9, pack_value((None, None)))),
+    ("the answer to an enlist", 1, 1, Answer(1, False, (PLACE, *TWO_PARTS))),
+    ("set a key", 3, 2, SetKeys(3, STORE, 1, 10.0, True, join_parts([b"key", b"v1"]))),
+    ("set two keys of a group that go with their member", 3, 2, SetKeys(3, 1, 2, math.inf, False, TWO_KEYS)),
+    ("get", 3, 2, GetKeys(3, STORE, 2, NAMES)),
+    ("wait", 3, 2, WaitKeys(3, STORE, 2, NAMES)),
+    ("check", 3, 2, CheckKeys(3, STORE, 2, NAMES)),
+    ("add", 3, 2, AddKey(3, STORE, -5, "é")),
+    ("append", 3, 2, AppendKey(3, STORE, "key", (b"more",))),
+    ("set if it holds", 3, 2, CompareSet(3, STORE, False, "key", join_parts([b"v1", b"v2"]))),
+    ("set if it is not there", 3, 2, CompareSet(3, STORE, True, "key", join_parts([b"", b"v2"]))),
+    ("delete", 3, 2, DeleteKeys(3, STORE, 2, NAMES)),
+    ("list", 3, 2, ListKeys(3, STORE, "ke")),
+    ("list all", 3, 2, ListKeys(3, STORE, "")),
+    ("count", 3, 2, CountKeys(3, STORE, "ke")),
+    ("push", 3, 2, Push(3, STORE, "queue", (b"item",))),
+    ("pop", 3, 2, Pop(3, STORE, True, "queue")),
+    ("pop, and do not wait", 3, 2, Pop(3, STORE, False, "queue")),
+    ("the answer to a pop", 3, 3, Answer(3, True, (bytes(7) + b"\x01item",))),
+    ("put an item back", 4, 3, PutBack(4, STORE, 1, "queue", (b"item",))),
+    ("length of a queue", 3, 2, QueueLength(3, STORE, "queue")),
+    ("meet", 3, 2, Meet(3, STORE, 3, "meeting")),
+    ("lock", 3, 2, Lock(3, STORE, "lock")),
+    ("unlock", 4, 3, Unlock(4, STORE, 1, "lock")),
+    ("follow from now on", 3, 2, Follow(3, STORE, FROM_NOW, "ke")),
+    ("the answer to a follow", 3, 3, Answer(3, False, pack_value([2, [[1, 0, "key", b"v1"], [2, 1, "key", None]]]))),
+    ("get of a value that is not there in time", 4, 4, Withdrawn(3, pack_value(([0], [1])))),
     ("the highest numbers", 2**64 - 1, 2**64 - 2, Cancel(2**63 - 1)),
     ("the lowest number of a call", 3, 1, Cancel(-(2**63))),
 ]  # fmt: skip
