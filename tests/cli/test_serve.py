@@ -63,3 +63,11 @@ def test_a_bad_address_is_one_line_and_code_2(start: StartAiopg, arguments: tupl
     code, stdout, stderr = start("serve", *arguments).finish()
     assert (code, stdout, stderr.count(b"\n")) == (2, b"", 1)
     assert stderr.startswith(b"aiopg serve: ")
+
+
+def test_a_secret_that_was_given_in_the_wrong_place_is_not_repeated(start: StartAiopg) -> None:
+    """An option is never guessed from its beginning: `--token SECRET` is no `--token-file SECRET`, and is not shown."""
+    code, stdout, stderr = start("serve", "--token", "the secret itself").finish()
+    assert (code, stdout) == (2, b"")
+    assert b"--token" in stderr
+    assert b"--token-file the secret" not in stderr

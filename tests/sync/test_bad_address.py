@@ -101,11 +101,22 @@ def test_an_unreachable_host_is_said_at_once(rank: int) -> None:
         create_at_once(UNREACHABLE, free_port(), rank, 2, insecure=True)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_host_name_that_does_not_resolve_is_said_at_once(rank: int) -> None:
-    """A mistyped host name is an error and not a long wait."""
+def test_a_host_name_that_does_not_resolve_is_said_at_once_to_who_is_to_listen_there() -> None:
+    """Rank 0 cannot serve at an address that its own host does not know."""
     with pytest.raises(StoreUnreachableError, match=r"nowhere\.invalid.*does not resolve"):
-        create_at_once("nowhere.invalid", free_port(), rank, 2)
+        create_at_once("nowhere.invalid", free_port(), 0, 2)
+
+
+def test_a_host_name_that_does_not_resolve_is_tried_until_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
+    """In a cluster a program may be up before its peer has a name. A mistyped one is warned of at once, and named."""
+    with pytest.raises(GroupTimeoutError) as caught:
+        StatelessGroup.create("nowhere.invalid", free_port(), 1, 2, store_timeout=0.5)
+    assert "'nowhere.invalid' does not resolve" in str(caught.value.__cause__)
+    with pytest.raises(StoreUnreachableError, match=r"'nowhere\.invalid' does not resolve"):
+        StatelessGroup.connect("aiopg://nowhere.invalid:1", rank=0, world_size=1, store_timeout=0.5)
+    warned = [record.message for record in caplog.records if record.name == "aiopg.client"]
+    assert len(warned) == 2
+    assert "'nowhere.invalid' does not resolve" in warned[0]
 
 
 def test_a_unix_socket_that_is_not_there_is_waited_for_and_named(tmp_path: Any) -> None:

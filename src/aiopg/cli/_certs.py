@@ -22,6 +22,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand to those of `aiopg`."""
     parser = commands.add_parser(
         "certs",
+        allow_abbrev=False,
         help="make certificates to try TLS with",
         description="Make an authority for tests, a certificate for a store and one for a member: ca.pem, store.pem, "
         "store.key, member.pem, member.key in DIR. The authority's own key is not kept.",

@@ -32,6 +32,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand to those of `aiopg`."""
     parser = commands.add_parser(
         "demo",
+        allow_abbrev=False,
         help="watch N processes form a group and exchange objects",
         description="Start N processes that form a group, exchange objects in five ways, and tell what they saw. "
         "Takes a few seconds; the exit code is 0 if every rank saw what it should.",

@@ -41,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="aiopg", description="Process groups for asyncio programs.")
+    parser = argparse.ArgumentParser(
+        prog="aiopg",
+        description="Process groups for asyncio programs.",
+        allow_abbrev=False,  # a secret behind --token would be taken for the file of --token-file, and shown
+    )
     parser.add_argument("--version", action="version", version=f"aiopg {__version__}")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")

@@ -24,6 +24,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand to those of `aiopg`."""
     parser = commands.add_parser(
         "run",
+        allow_abbrev=False,
         usage="aiopg run -n N [--group NAME] [--host HOST] [--] COMMAND...",
         help="run a command N times, as the ranks of a group",
         description="Run COMMAND N times, with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, "

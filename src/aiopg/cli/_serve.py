@@ -31,6 +31,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand to those of `aiopg`."""
     parser = commands.add_parser(
         "serve",
+        allow_abbrev=False,
         help="serve a store that any number of groups share",
         description="Serve a store. The first line of the output is its address, for AsyncStatelessGroup.connect(). "
         "It holds everything in memory, and with --journal on disk too, and ends cleanly on SIGINT or SIGTERM.",

@@ -17,6 +17,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand to those of `aiopg`."""
     parser = commands.add_parser(
         "token",
+        allow_abbrev=False,
         help="print a new token",
         description="Print a new token of 32 random bytes. Put it into a file that only you can read, for aiopg serve "
         "--token-file, or into AIOPG_TOKEN of the store and of every member.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import math
 import random
 import socket
@@ -18,6 +19,8 @@ from aiopg.errors import AuthenticationError, ProtocolError, StoreUnreachableErr
 
 __all__ = ["GRACE_SECONDS", "dial", "dial_once"]
 
+logger = logging.getLogger("aiopg.client")
+
 GRACE_SECONDS = 5.0
 """For so long a store keeps the session of a member whose connection broke, unless it asks for another time."""
 
@@ -29,7 +32,14 @@ REFUSALS = 3
 """So often in a row a store must look as if it refused this member's certificate (`CertificateRefusedError`)."""
 
 NOT_YET = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOENT, errno.EPIPE, errno.EAGAIN})
-"""Nobody serves there now; somebody may a moment later. Everything else (no route, no such host) is final."""
+"""Nobody serves there now; somebody may a moment later. Everything else (no route) is final."""
+
+NAMED_LATER = frozenset({socket.EAI_AGAIN, socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+"""So is a host whose name is not known: in a cluster a program is often up before its peers have their names."""
+
+
+class UnknownHostError(ConnectionError):
+    """The name of the store's host is not known, or not yet. Never leaves `client`."""
 
 
 async def dial(
@@ -46,7 +56,7 @@ async def dial(
 
     Raises:
         AuthenticationError: at once: store and member do not share a token, or one refuses the other's certificate.
-        StoreUnreachableError: at once where no waiting helps: unknown host, no route, something that is no store.
+        StoreUnreachableError: at once where no waiting helps: no route, something that is no store.
         TimeoutError: it was not up by the deadline; the text says what the last attempt met that came to an end.
     """
     loop = asyncio.get_running_loop()
@@ -63,6 +73,8 @@ async def dial(
             # An attempt that the deadline cut short says less than the one before it.
             raise TimeoutError(f"it did not come up in time ({met})") from error
         except ConnectionError as error:
+            if isinstance(error, UnknownHostError) and not isinstance(met, UnknownHostError):
+                logger.warning("%s; it is tried again until the deadline, as the name may come later", error)
             met = error
             # The whole handshake is one unit: whatever broke it, it begins anew.
             wait = random.uniform(pause / 2, pause)
@@ -117,8 +129,8 @@ async def _attempt(address: Address, grace: float, token: bytes, road: Road) -> 
     except ssl.SSLError as error:
         raise StoreUnreachableError(name, f"no TLS connection can be made: {error.reason or error}") from error
     except socket.gaierror as error:
-        if error.errno == socket.EAI_AGAIN:
-            raise ConnectionError(f"the host name does not resolve yet: {error}") from error
+        if error.errno in NAMED_LATER:
+            raise UnknownHostError(f"the host name {address.host!r} does not resolve: {error.strerror}") from error
         raise StoreUnreachableError(name, f"the host name does not resolve: {error.strerror}") from error
     except OSError as error:
         if error.errno in NOT_YET or (isinstance(error, ConnectionError) and error.errno is None):
