@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy
+import torch
 
 from aiopg.codec import MsgpackCodec, TypeRegistry
 
@@ -25,7 +26,7 @@ __all__ = ["CODEC", "VALUES", "about", "sections", "value_of"]
 
 about = (
     "Payloads of the default codec. A value is written as Python writes it, with the names of the standard library's "
-    "and numpy's types; Peer, Point, Colour, Rights and Celsius are registered as example.Peer and so on (see "
+    "and numpy's and torch's types; Peer, Point, Colour, Rights and Celsius are registered as example.Peer and so on (see "
     "payloads.py). `encodes` are bytes that are written for a value, `decodes` others that are read as one."
 )
 
@@ -71,6 +72,7 @@ _NAMES: dict[str, Any] = {
     "UUID": uuid.UUID,
     "ZoneInfo": zoneinfo.ZoneInfo,
     "numpy": numpy,
+    "torch": torch,
     "Peer": Peer,
     "Point": Point,
     "Colour": Colour,
@@ -149,6 +151,12 @@ VALUES: dict[str, str] = {
         "numpy.array([(1, 2.0)], numpy.dtype([('id', '<u4'), ('at', '<f8')]))",
     "a numpy array of arrays in structures": "numpy.array([([1, 2],)], numpy.dtype([('p', '<u2', (2,))]))",
     "a numpy scalar": "numpy.float32(0.5)",
+    "a torch tensor": "torch.tensor([[1, 2], [3, 4]], dtype=torch.int16)",
+    "a torch tensor of bfloat16": "torch.tensor([0.5], dtype=torch.bfloat16)",
+    "a torch tensor without elements": "torch.zeros((0, 3))",
+    "a torch dtype": "torch.bfloat16",
+    "a torch size": "torch.Size([2, 3])",
+    "a torch device": "torch.device('cuda', 1)",
 }  # fmt: skip
 
 READ: dict[str, tuple[str, str]] = {
@@ -186,7 +194,7 @@ MALFORMED: dict[str, tuple[str, str]] = {
     "a uuid of 15 bytes": ("c70f0a" + "00" * 15, "uuid: malformed"),
     "an address that is none": ("c7030b003132", "address: malformed"),
     "a path of a kind that is none": ("d50c0361", "path: malformed"),
-    "a mark that is none": ("91d44006", "mark: not part of this format"),
+    "a mark that is none": ("91d44008", "mark: not part of this format"),
     "a mark of two bytes": ("91d5400001", "msgpack extension 64: not part of this format"),
     "a mark in a longer form than it needs": ("92c701400107", "msgpack extension 64: not part of this format"),
     "a mark that is not first": ("9201d44000", "mark: a mark that is not the first of an array"),
