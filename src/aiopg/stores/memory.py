@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import threading
-import time
 import weakref
 from urllib.parse import urlsplit
 
@@ -32,6 +32,7 @@ class MemoryHub:
         self.limits = limits or Limits()
         self._engine = Engine(self.limits, {"pid": os.getpid()})
         self._lock = threading.RLock()  # stores of several event loops may share this hub
+        self._now = -math.inf
         self._stores: weakref.WeakValueDictionary[SessionId, MemoryStore] = weakref.WeakValueDictionary()
         self._ids = itertools.count(1)
 
@@ -42,10 +43,15 @@ class MemoryHub:
             self._stores[session] = store
             return session
 
-    def apply(self, session: int, command: Command) -> None:
-        """Carry out a command and post the events to their stores."""
+    def apply(self, session: int, command: Command, now: float) -> None:
+        """Carry out a command and post the events to their stores.
+
+        `now` is the time of the event loop that the command comes from, as deadlines are: where a test moves that by
+        hand, what waits for nobody expires by it too.
+        """
         with self._lock:
-            now = time.monotonic()
+            # Loops count alike, but uvloop's is up to a pass behind the others.
+            now = self._now = max(self._now, now)
             deadline = self._engine.next_deadline()
             if deadline is not None and deadline <= now:
                 self._post(self._engine.handle_timer(now))
@@ -130,4 +136,4 @@ class MemoryStore(EngineStore):
             self._calls.received(event)
 
     def _send(self, command: Command) -> None:
-        self._hub.apply(self._session, command)
+        self._hub.apply(self._session, command, self._loop.time())
