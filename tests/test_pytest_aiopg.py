@@ -177,10 +177,11 @@ def wait_for(lines):
 
 async def test_fails_with_all_at_work(aiopg_group, aiopg_processes, aiopg_store):
     pair = await aiopg_group(2)
-    barrier = asyncio.create_task(pair[0].barrier())
-    aiopg_processes(2, hang)
-    await asyncio.to_thread(wait_for, 4)
-    assert False, "this is wrong"
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(pair[0].barrier())
+        aiopg_processes(2, hang)
+        await asyncio.to_thread(wait_for, 4)
+        assert False, "this is wrong"
 
 def fail(group):
     print("on rank", group.rank, file=sys.stderr)
@@ -284,7 +285,7 @@ def test_the_fixtures_say_what_they_are(pytester: pytest.Pytester) -> None:
     for name in ("aiopg_store", "aiopg_group", "aiopg_processes"):
         result.stdout.fnmatch_lines([f"{name}*"])
     result.stdout.no_fnmatch_line("*no docstring available*aiopg*")
-    run(pytester, "--help").stdout.fnmatch_lines(["*aiopg_timeout*"])
+    run(pytester, "--help", "-p", "no:asyncio").stdout.fnmatch_lines(["*aiopg_timeout*"])
 
 
 def test_without_pytest_it_says_what_to_install() -> None:

@@ -42,9 +42,9 @@ def run_processes(store: LocalStore) -> None:
 async def through_a_proxy(store: LocalStore) -> None:
     async with FaultProxy(store.url, seed=7) as proxy:
         make = GroupMaker(proxy.address)
-        first, second = await make(2)
+        group: list[AsyncStatelessGroup] = await make(2)
         proxy.cut()
-        assert await asyncio.gather(first.all_gather(0), second.all_gather(1)) == [[0, 1]] * 2
+        assert await asyncio.gather(*(member.all_gather(member.rank) for member in group)) == [[0, 1]] * 2
         await make.close()
 
 

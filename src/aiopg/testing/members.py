@@ -27,8 +27,8 @@ class GroupMaker:
     ::
 
         async def test_the_sum(aiopg_group):
-            first, second = await aiopg_group(2)
-            assert await asyncio.gather(first.all_reduce(1), second.all_reduce(2)) == [3, 3]
+            group = await aiopg_group(3)
+            assert await asyncio.gather(*(member.all_reduce(member.rank) for member in group)) == [3, 3, 3]
 
     Args:
         url: the store that the groups meet at.
