@@ -186,6 +186,15 @@ def test_pip_installs_what_is_needed_and_nothing_more(installed: Path) -> None:
 
 @INSTALLS
 @pytest.mark.timeout(300)
+def test_the_plugin_is_installed(installed: Path) -> None:
+    """pytest finds it by its entry point; where there is no pytest, it says so."""
+    code = "import importlib.metadata as m; (plugin,) = m.entry_points(group='pytest11', name='aiopg'); plugin.load()"
+    ran = subprocess.run([installed, "-c", code], capture_output=True, text=True, check=False, env=outside())
+    assert ran.stderr.endswith("run: pip install 'aiopg-group[pytest]'\n")
+
+
+@INSTALLS
+@pytest.mark.timeout(300)
 def test_the_command_and_the_programs_run_where_nothing_else_is_installed(installed: Path, tmp_path: Path) -> None:
     """The command `aiopg`; and the programs of tests/downstream, so that no extra is needed for any public name."""
     subprocess.run([installed.parent / "aiopg", "token"], check=True, stdout=subprocess.DEVNULL, env=outside())

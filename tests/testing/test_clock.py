@@ -103,16 +103,17 @@ def test_nothing_is_left_to_run_when_it_has_advanced() -> None:
 
 
 def test_sums_of_floats_do_not_miss_a_timer() -> None:
-    """0.1 and 0.2 reach a timer of 0.3, which is another float than their sum."""
+    """Ten times 0.1 reaches a timer of 1.0, although the floats add up to less."""
+    clock = ManualClock(0)
 
-    async def main(clock: ManualClock) -> None:
-        sleep = asyncio.create_task(asyncio.sleep(0.3))
-        for _ in range(3):
+    async def main() -> None:
+        sleep = asyncio.create_task(asyncio.sleep(1.0))
+        for _ in range(10):
             assert not sleep.done()
             await clock.advance(0.1)
         assert sleep.done()
 
-    under_clock(main)
+    clock.run(main())
 
 
 def test_the_deadlines_of_asyncio_and_of_anyio_go_by_it() -> None:

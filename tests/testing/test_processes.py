@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 import textwrap
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aiopg import AsyncStatelessGroup, CodecError, PeerLostError, StatelessGroup, register_type
+from aiopg import CodecError
 from aiopg.testing import LocalStore, ProcessMaker, RankFailedError, RankProcesses
 from tests.children import gone, has_ended
+from tests.testing import ranks
 
-LONG = 1000
-"""Seconds that no test waits for."""
-
-
-@register_type
-@dataclass
-class Point:
-    """Something that a codec knows only where this module was imported."""
-
-    x: int
+ONE_LOOP = pytest.mark.asyncio(loop_factories=["asyncio"])
+"""For tests that wait for processes, to which the loop is no matter."""
 
 
 @pytest.fixture
@@ -43,70 +31,9 @@ def processes() -> Iterator[ProcessMaker]:
         assert all(map(gone, made.pids))
 
 
-def add_up(group: StatelessGroup, factor: int) -> int:
-    total: int = group.all_reduce(group.rank * factor)
-    return total
-
-
-async def shift(group: AsyncStatelessGroup, points: list[Point]) -> Point:
-    gathered = await group.all_gather(points[group.rank])
-    await group.barrier()
-    return Point(gathered[(group.rank + 1) % group.world_size].x)
-
-
-def place(group: StatelessGroup) -> dict[str, Any]:
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "AIOPG_GROUP", "AIOPG_URL", "AIOPG_TIMEOUT")
-    return {name: os.environ[name] for name in names} | {"pid": os.getpid(), "name": group.name}
-
-
-def fail(group: StatelessGroup, culprit: int) -> None:
-    if group.rank == culprit:
-        print("it goes wrong", file=sys.stderr)
-        raise ValueError("the weights are bad")
-    group.barrier(timeout=LONG)
-
-
-def sleep(group: StatelessGroup) -> None:
-    group.barrier()
-    print("asleep", flush=True)
-    if group.rank == 1:
-        time.sleep(LONG)
-
-
-def survive(group: StatelessGroup, absent: int | None = None) -> str:
-    print("ready", flush=True)
-    if group.rank == absent:
-        time.sleep(LONG)
-    try:
-        group.barrier(timeout=LONG)
-    except PeerLostError as error:
-        return f"lost {error.ranks}"
-    return "met"
-
-
-def leave_a_child(group: StatelessGroup) -> int:
-    child = subprocess.Popen(["sleep", str(LONG)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return child.pid
-
-
-def exit_early(group: StatelessGroup) -> None:
-    os._exit(0)
-
-
-def return_a_lock(group: StatelessGroup) -> object:
-    return object()
-
-
-def wait_in_vain(group: StatelessGroup) -> None:
-    if group.rank == 0:
-        group.recv(1)
-    else:
-        time.sleep(LONG)
-
-
 def test_a_function_runs_in_every_process_with_a_group(processes: ProcessMaker) -> None:
     """Its results come back by rank."""
-    assert processes(3, add_up, 10).wait() == [30, 30, 30]
+    assert processes(3, ranks.add_up, 10).wait() == [30, 30, 30]
 
 
 async def test_a_coroutine_function_gets_an_asynchronous_group(processes: ProcessMaker) -> None:
@@ -119,14 +46,14 @@ async def test_a_coroutine_function_gets_an_asynchronous_group(processes: Proces
             ticks.append(1)
 
     ticking = asyncio.create_task(tick())
-    assert await processes(2, shift, [Point(1), Point(2)]) == [Point(2), Point(1)]
+    assert await processes(2, ranks.shift, [ranks.Point(1), ranks.Point(2)]) == [ranks.Point(2), ranks.Point(1)]
     ticking.cancel()
     assert len(ticks) > 3
 
 
 def test_every_process_has_its_place_in_its_environment(processes: ProcessMaker) -> None:
     """What a launcher sets; and they are real processes."""
-    made = processes(2, place)
+    made = processes(2, ranks.place)
     first, second = made.wait()
     assert [p["RANK"] + p["WORLD_SIZE"] + p["LOCAL_RANK"] + p["LOCAL_WORLD_SIZE"] for p in (first, second)] == [
         "0202",
@@ -156,8 +83,8 @@ def test_a_script_s_result_is_what_it_prints(processes: ProcessMaker, tmp_path: 
 
 
 def test_an_error_has_the_rank_and_what_it_wrote(processes: ProcessMaker) -> None:
-    """The rank that failed by itself is named, also where others failed because of it, and maybe ended before."""
-    made = processes(3, fail, 1)
+    """The rank that failed by itself is named, also where others failed because of it and ended before."""
+    made = processes(3, ranks.fail, 1)
     with pytest.raises(RankFailedError, match="the weights are bad") as caught:
         made.wait()
     error = caught.value
@@ -173,7 +100,7 @@ def test_an_error_has_the_rank_and_what_it_wrote(processes: ProcessMaker) -> Non
 
 def test_a_rank_that_does_not_end_is_named_and_killed(processes: ProcessMaker) -> None:
     """At the timeout; with what the others did not do."""
-    made = processes(2, sleep, timeout=1.5)
+    made = processes(2, ranks.sleep, timeout=1.5)
     with pytest.raises(RankFailedError, match=r"rank 1 did not end within 1\.5 s"):
         made.wait()
     assert made.running() == []
@@ -185,7 +112,7 @@ def test_a_rank_that_waits_in_vain_says_for_whom(processes: ProcessMaker) -> Non
     processes = ProcessMaker(str(processes._address), timeout=0.7)
     try:
         with pytest.raises(RankFailedError, match="missing: rank 1") as caught:
-            processes(2, wait_in_vain, timeout=20).wait()
+            processes(2, ranks.wait_in_vain, timeout=20).wait()
     finally:
         processes.close()
     assert caught.value.failed == {0: "exited with code 1", 1: "still ran 2 s after that, and was killed"}
@@ -201,9 +128,10 @@ async def wait_for_line(made: RankProcesses, rank: int, line: str) -> None:
             await asyncio.sleep(0.01)
 
 
+@ONE_LOOP
 async def test_a_test_can_kill_a_rank(processes: ProcessMaker) -> None:
     """The others learn it; the killed one counts as None and not as failed."""
-    made = processes(3, survive, 1)
+    made = processes(3, ranks.survive, 1)
     for rank in range(3):
         await wait_for_line(made, rank, "ready")
     made.kill(1)
@@ -211,9 +139,10 @@ async def test_a_test_can_kill_a_rank(processes: ProcessMaker) -> None:
     made.kill(1)
 
 
+@ONE_LOOP
 async def test_a_test_can_stop_a_rank_and_have_it_go_on(processes: ProcessMaker) -> None:
     """Signals reach the process."""
-    made = processes(2, survive)
+    made = processes(2, ranks.survive)
     for rank in range(2):
         await wait_for_line(made, rank, "ready")
     made.signal(1, signal.SIGSTOP)
@@ -224,13 +153,14 @@ async def test_a_test_can_stop_a_rank_and_have_it_go_on(processes: ProcessMaker)
 
 def test_what_a_rank_started_ends_with_it(processes: ProcessMaker) -> None:
     """No process is left behind, nobody's child either."""
-    (pid,) = processes(1, leave_a_child).wait()
+    (pid,) = processes(1, ranks.leave_a_child).wait()
     assert has_ended(pid)
 
 
+@ONE_LOOP
 async def test_what_still_runs_is_killed_by_close(processes: ProcessMaker) -> None:
     """Also while somebody waits, who is cancelled. What was printed can still be read."""
-    made = processes(2, sleep)
+    made = processes(2, ranks.sleep)
     waiting = asyncio.create_task(joined(made))
     await wait_for_line(made, 1, "asleep")
     waiting.cancel()
@@ -246,13 +176,13 @@ async def test_what_still_runs_is_killed_by_close(processes: ProcessMaker) -> No
 def test_a_rank_that_ends_without_a_word_has_failed(processes: ProcessMaker) -> None:
     """Exit code 0 is not a result."""
     with pytest.raises(RankFailedError, match="rank 0 exited before its function returned"):
-        processes(1, exit_early).wait()
+        processes(1, ranks.exit_early).wait()
 
 
 def test_a_result_that_cannot_be_sent_is_an_error_of_its_rank(processes: ProcessMaker) -> None:
     """With where in the object it is."""
     with pytest.raises(RankFailedError, match="CodecError"):
-        processes(1, return_a_lock).wait()
+        processes(1, ranks.return_a_lock).wait()
 
 
 def test_what_cannot_be_started_is_refused_at_once(processes: ProcessMaker) -> None:
@@ -260,9 +190,9 @@ def test_what_cannot_be_started_is_refused_at_once(processes: ProcessMaker) -> N
     with pytest.raises(ValueError, match="top of a module"):
         processes(2, lambda group: None)
     with pytest.raises(CodecError):
-        processes(2, add_up, object())
+        processes(2, ranks.add_up, object())
     with pytest.raises(FileNotFoundError):
         processes(2, "no/such/script.py")
     with pytest.raises(ValueError, match="not 0"):
-        processes(0, add_up)
+        processes(0, ranks.add_up)
     assert processes.made == []
