@@ -50,13 +50,13 @@ def fail(group: StatelessGroup, culprit: int) -> None:
 
 def sleep(group: StatelessGroup) -> None:
     group.barrier()
-    print("asleep", flush=True)
+    print("asleep")
     if group.rank == 1:
         time.sleep(LONG)
 
 
 def survive(group: StatelessGroup, absent: int | None = None) -> str:
-    print("ready", flush=True)
+    print("ready")
     if group.rank == absent:
         time.sleep(LONG)
     try:

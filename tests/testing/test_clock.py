@@ -228,6 +228,22 @@ def test_what_a_test_leaves_behind_is_ended() -> None:
     assert tidied == ["up"]
 
 
+def test_a_thread_that_is_left_behind_is_waited_for() -> None:
+    """In real time, as `asyncio.run` does it, and without a complaint that it took 300 seconds."""
+    ended: list[float] = []
+
+    def work() -> None:
+        time.sleep(0.2)
+        ended.append(clock.time())
+
+    async def main() -> None:
+        asyncio.get_running_loop().run_in_executor(None, work)
+
+    clock = ManualClock()
+    clock.run(main())
+    assert ended == [1000.0]
+
+
 def test_an_advance_that_is_cancelled_stops_where_it_is() -> None:
     """And the clock can be moved again."""
 

@@ -158,3 +158,8 @@ class _Loop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.time()
+
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        # The last that a runner does. Threads take real time to end, and its deadline (Python 3.12) would pass at once.
+        self._clock._runs_free = False
+        await super().shutdown_default_executor(*args, **kwargs)

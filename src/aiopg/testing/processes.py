@@ -173,7 +173,7 @@ class RankProcesses:
             return [rank for rank in range(len(self._ranks)) if rank not in self._ended]
 
     def stdout(self, rank: int) -> str:
-        """What the rank has written to its standard output by now. Python holds it back until the end, or a flush."""
+        """What the rank has written to its standard output by now (PYTHONUNBUFFERED is set: a print is there at once)."""
         return self._text(rank, 0)
 
     def stderr(self, rank: int) -> str:
@@ -356,17 +356,21 @@ class ProcessMaker:
             made.close()
 
     def _environment(self, rank: int, world_size: int, group: str) -> dict[str, str]:
-        return child_environment() | {
-            "RANK": str(rank),
-            "WORLD_SIZE": str(world_size),
-            "LOCAL_RANK": str(rank),
-            "LOCAL_WORLD_SIZE": str(world_size),
-            "MASTER_ADDR": self._address.host,
-            "MASTER_PORT": str(self._address.port),
-            "AIOPG_URL": str(self._address),
-            "AIOPG_GROUP": group,
-            "AIOPG_TIMEOUT": f"{self._timeout:g}",
-        }
+        return (
+            {"PYTHONUNBUFFERED": "1"}
+            | child_environment()
+            | {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(world_size),
+                "LOCAL_RANK": str(rank),
+                "LOCAL_WORLD_SIZE": str(world_size),
+                "MASTER_ADDR": self._address.host,
+                "MASTER_PORT": str(self._address.port),
+                "AIOPG_URL": str(self._address),
+                "AIOPG_GROUP": group,
+                "AIOPG_TIMEOUT": f"{self._timeout:g}",
+            }
+        )
 
 
 def _file() -> IO[bytes]:
