@@ -51,8 +51,7 @@ def fail(group: StatelessGroup, culprit: int) -> None:
 def sleep(group: StatelessGroup) -> None:
     group.barrier()
     print("asleep")
-    if group.rank == 1:
-        time.sleep(LONG)
+    time.sleep(LONG)
 
 
 def survive(group: StatelessGroup, absent: int | None = None) -> str:
@@ -81,6 +80,6 @@ def return_a_lock(group: StatelessGroup) -> object:
 
 def wait_in_vain(group: StatelessGroup) -> None:
     if group.rank == 0:
-        group.recv(1)
+        group.recv(1, timeout=0.5)
     else:
         time.sleep(LONG)

@@ -173,7 +173,7 @@ class RankProcesses:
             return [rank for rank in range(len(self._ranks)) if rank not in self._ended]
 
     def stdout(self, rank: int) -> str:
-        """What the rank has written to its standard output by now (PYTHONUNBUFFERED is set: a print is there at once)."""
+        """What the rank has written to its standard output by now; PYTHONUNBUFFERED is set, so prints come at once."""
         return self._text(rank, 0)
 
     def stderr(self, rank: int) -> str:
