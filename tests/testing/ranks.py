@@ -70,6 +70,11 @@ def leave_a_child(group: StatelessGroup) -> int:
     return child.pid
 
 
+def hang_with_a_child(group: StatelessGroup) -> None:
+    print(leave_a_child(group))
+    time.sleep(LONG)
+
+
 def exit_early(group: StatelessGroup) -> None:
     os._exit(0)
 

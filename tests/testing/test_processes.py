@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +170,29 @@ async def test_what_still_runs_is_killed_by_close(processes: ProcessMaker) -> No
     assert made.running() == []
     assert all(map(gone, made.pids))
     assert made.stdout(1) == "asleep\n"
+
+
+def test_ranks_end_with_the_process_that_started_them() -> None:
+    """Also where that is killed and can do nothing more: no rank, and nothing that a rank started, goes on."""
+    program = """
+import time
+from aiopg.testing import LocalStore, ProcessMaker
+from tests.testing import ranks
+
+with LocalStore() as store:
+    made = ProcessMaker(store.url)(1, ranks.hang_with_a_child)
+    while not made.stdout(0).endswith("\\n"):
+        time.sleep(0.01)
+    print(made.pids[0], made.stdout(0), flush=True)
+    time.sleep(1000)
+"""
+    started = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    pids = [int(pid) for pid in started.stdout.readline().split()]
+    started.kill()
+    started.communicate()
+    assert len(pids) == 2
+    assert all(has_ended(pid, 20) for pid in pids)
 
 
 def test_a_rank_that_ends_without_a_word_has_failed(processes: ProcessMaker) -> None:

@@ -1,6 +1,7 @@
 """A process for tests: reads its errand, joins the group of its environment, calls the function, says what came of it.
 
-The errand comes on one file descriptor and the outcome goes on another; what the function prints is its own.
+The errand comes on one file descriptor and the outcome goes on another; what the function prints is its own. On a third
+one nothing ever comes but its end, when the test's process is gone, killed maybe: then nobody is left to kill this one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import asyncio
 import importlib
 import importlib.util
 import inspect
+import os
+import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -26,8 +30,9 @@ ECHOES = (GroupAbortedError, PeerLostError)
 """Errors that say that another rank failed."""
 
 
-def main(errand_fd: int, outcome_fd: int) -> int:
+def main(errand_fd: int, outcome_fd: int, lifeline_fd: int) -> int:
     """Do what is asked; returns the exit code."""
+    threading.Thread(target=_end_with_test, args=(lifeline_fd,), name="ends with the test", daemon=True).start()
     codec = MsgpackCodec()
     try:
         with open(errand_fd, "rb") as file:
@@ -39,6 +44,11 @@ def main(errand_fd: int, outcome_fd: int) -> int:
     with open(outcome_fd, "wb") as file:
         file.write(outcome)
     return code
+
+
+def _end_with_test(lifeline_fd: int) -> None:
+    os.read(lifeline_fd, 1)
+    os.killpg(0, signal.SIGKILL)  # with all that this process started: its session is its own
 
 
 def _carry_out(errand: dict[str, Any]) -> Any:
@@ -84,4 +94,4 @@ def _find_module(name: str, file: str) -> ModuleType:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(*map(int, sys.argv[1:])))
