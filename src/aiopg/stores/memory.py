@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import threading
-import time
 import weakref
 from urllib.parse import urlsplit
 
@@ -33,6 +32,7 @@ class MemoryHub:
         self.limits = limits or Limits()
         self._engine = Engine(self.limits, {"pid": os.getpid()})
         self._lock = threading.RLock()  # stores of several event loops may share this hub
+        self._now = -math.inf
         self._stores: weakref.WeakValueDictionary[SessionId, MemoryLink] = weakref.WeakValueDictionary()
         self._ids = itertools.count(1)
         self._alarm_at = math.inf
@@ -45,30 +45,39 @@ class MemoryHub:
             self._stores[session] = store
             return session
 
-    def apply(self, session: int, command: Command) -> None:
-        """Carry out a command and post the events to their stores."""
+    def apply(self, session: int, command: Command, now: float) -> None:
+        """Carry out a command and post the events to their stores.
+
+        `now` is the time of the event loop that the command comes from, as deadlines are: where a test moves that by
+        hand, what waits for nobody expires by it too.
+        """
         with self._lock:
-            now = time.monotonic()
+            now = self._move_on(now)
             self._expire(now)
             self._post(self._engine.apply(session, command, now))
             self._set_alarm(now)
 
-    def leave(self, session: int, reason: str) -> None:
+    def leave(self, session: int, reason: str, now: float) -> None:
         """A link is closed: its members are lost."""
         with self._lock:
             self._stores.pop(session, None)
             self._post(self._engine.end_session(session, reason))
             if self._alarm_of == session:
                 self._alarm_at = math.inf
-            self._set_alarm(time.monotonic())
+            self._set_alarm(self._move_on(now))
 
-    def ring(self) -> None:
+    def ring(self, now: float) -> None:
         """Drop what is past its time, and tell those who wait for that."""
         with self._lock:
-            now = time.monotonic()
+            now = self._move_on(now)
             self._alarm_at = math.inf
             self._expire(now)
             self._set_alarm(now)
+
+    def _move_on(self, now: float) -> float:
+        """Loops count alike, but uvloop's is up to a pass behind the others."""
+        self._now = max(self._now, now)
+        return self._now
 
     def _expire(self, now: float) -> None:
         deadline = self._engine.next_deadline()
@@ -142,7 +151,7 @@ class MemoryLink(EngineLink):
             return
         self._closed = True
         self._calls.close(GroupClosedError("the link to the store was closed"))
-        self._hub.leave(self._session, "it closed its link")
+        self._hub.leave(self._session, "it closed its link", self._loop.time())
 
     def post(self, event: Event) -> None:
         """Have the event handled on this store's loop; called from any thread, in order."""
@@ -151,19 +160,22 @@ class MemoryLink(EngineLink):
         except RuntimeError:
             # That loop is closed and nobody reads this event: its members are gone, and the others are to know.
             self._closed = True
-            self._hub.leave(self._session, "its event loop was closed")
+            self._hub.leave(self._session, "its event loop was closed", self._loop.time())
 
     def ring_in(self, seconds: float) -> bool:
         """Have this link's loop ring its hub; called from any thread. False if the loop is closed."""
         try:
-            self._loop.call_soon_threadsafe(self._loop.call_later, max(seconds, 0), self._hub.ring)
+            self._loop.call_soon_threadsafe(self._loop.call_later, max(seconds, 0), self._ring)
         except RuntimeError:
             return False
         return True
+
+    def _ring(self) -> None:
+        self._hub.ring(self._loop.time())
 
     def _receive(self, event: Event) -> None:
         if not self._closed:
             self._calls.received(event)
 
     def _send(self, command: Command) -> None:
-        self._hub.apply(self._session, command)
+        self._hub.apply(self._session, command, self._loop.time())
