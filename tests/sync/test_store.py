@@ -345,7 +345,8 @@ def test_ctrl_c_takes_a_waiting_call_back(program: Start, served: str, call: str
         other.interrupt()
         assert other.line() == "interrupted"
         store.set("key", "1")
-        assert [store.queue_push("q", item) for item in "xy"] == [1, 2]
+        for item in "xy":  # the first one may meet the call that was given up, and come back
+            store.queue_push("q", item)
         other.go_on()
         assert other.line() == said
         assert (other.end(), other.errors()) == (0, "")
