@@ -34,7 +34,7 @@ EXAMPLES: list[AiopgError] = [
     errors.PayloadTooLargeError(1234, 1000),
     errors.PeerError("it did not come"),
     errors.GroupTimeoutError("barrier", "trainers", "t", 17, [0, 1], [2, 3], 2.5),
-    errors.KeyTimeoutError("wait", ["a", "b"], ["b"], None, None, 2.5, 2.51),
+    errors.KeyTimeoutError("barrier", ["start"], [], 2, 3, 2.5, 2.51),
     errors.QueueEmptyError("jobs"),
     errors.PeerLostError("trainers", [4, 17], "it left the group"),
     errors.GroupAbortedError("trainers", 17, "bad weights"),

@@ -43,7 +43,7 @@ from aiopg.errors import (
     WrongThreadError,
 )
 from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall
-from aiopg.keys import AsyncStore, Change
+from aiopg.keys import AsyncStore, KeyEvent
 from aiopg.server import StoreServer
 from aiopg.sync import StatelessGroup, Store
 from aiopg.tls import Tls
@@ -60,7 +60,7 @@ __all__ = [
     # stores
     "AsyncStore",
     "Store",
-    "Change",
+    "KeyEvent",
     "StoreServer",
     "Limits",
     "Token",

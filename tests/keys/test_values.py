@@ -203,7 +203,7 @@ async def test_multi_set_is_atomic(store: AsyncStore, other: AsyncStore) -> None
         assert len(set(await store.multi_get(names))) == 1
     await writing
     with pytest.raises(PayloadTooLargeError):
-        await store.multi_set({"key 0": "new", "key 1": b"x" * (17 * 2**20)})
+        await store.multi_set({"key 0": b"new", "key 1": b"x" * (17 * 2**20)})
     assert await store.multi_get(["key 0", "key 1"]) == [b"29", b"29"]
 
 

@@ -95,6 +95,10 @@ class GroupBase:
         self.rank = rank
         self.world_size = world_size
         self.name = check_name(group)
+        if not isinstance(store, AsyncStore | StoreLink):
+            raise TypeError(
+                f"store must be an AsyncStore or a link to a store, not {store!r:.200}; see connect(url, ...)"
+            )
         self._link = store.link if isinstance(store, AsyncStore) else store
         self.socket = socket
         self.data_expiration_seconds = check_expiration(data_expiration_seconds)

@@ -12,7 +12,7 @@ from typing import Self
 from aiopg import forks
 from aiopg.errors import GroupClosedError, UsageError
 from aiopg.keys._space import Space
-from aiopg.stores.keys import Change, Following, KeyCall
+from aiopg.stores.keys import Following, KeyCall, KeyEvent
 
 __all__ = ["Watch"]
 
@@ -51,7 +51,7 @@ class Watch:
         """`hidden`: how many characters of each key are the prefix of the store that is asked, and not told."""
         self._following: Following | None = None
         self._closed = False
-        self._come: deque[Change] = deque()
+        self._come: deque[KeyEvent] = deque()
         self._waits = False
         self._space, self._prefix, self._after = space, prefix, after
         self._hidden, self._new_call, self._timeout = hidden, new_call, timeout
@@ -68,7 +68,7 @@ class Watch:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Change:
+    async def __anext__(self) -> KeyEvent:
         if not await self._fill():
             raise StopAsyncIteration
         return self._take()
@@ -125,7 +125,7 @@ class Watch:
         self._following = keys.follow(self._prefix, self._after)
         return self._following
 
-    def _take(self) -> Change:
+    def _take(self) -> KeyEvent:
         """The first of what came."""
         change = self._come.popleft()
         return replace(change, key=change.key[self._hidden :]) if self._hidden else change

@@ -32,7 +32,7 @@ from aiopg._core.messages import Answer, unpack_value
 from aiopg._core.parts import join_parts, split_parts
 from aiopg.stores._adrift import Adrift
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
-from aiopg.stores.keys import Change, Following, KeyCall, Keys
+from aiopg.stores.keys import Following, KeyCall, KeyEvent, Keys
 
 __all__ = ["EngineKeys"]
 
@@ -192,7 +192,7 @@ class _EngineFollowing(Following):
         self._prefix = prefix
         self._asked = calls.submit(Follow, seat, after, prefix)
 
-    async def changes(self, call: KeyCall) -> list[Change]:
+    async def changes(self, call: KeyCall) -> list[KeyEvent]:
         try:
             await self._asked.wait(call, _stay_silent)
         except DeadlinePassedError:
@@ -200,7 +200,7 @@ class _EngineFollowing(Following):
         heard, told = unpack_value(self._asked.result())
         self._asked = self._calls.submit(Follow, self._seat, heard, self._prefix)
         return [
-            Change(kind=cast(Kind, _KINDS[kind]), key=key, value=value, revision=revision)
+            KeyEvent(kind=cast(Kind, _KINDS[kind]), key=key, value=value, revision=revision)
             for revision, kind, key, value in told
         ]
 

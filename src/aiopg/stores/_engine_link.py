@@ -26,6 +26,7 @@ class EngineLink(StoreLink):
         self._calls = Calls(send, gate)
         self._payload_bytes = payload_bytes
         self._seats = itertools.count(1)
+        self._keys = EngineKeys(self._calls, STORE)
 
     async def join(self, call: Call, world_size: int, *, ttl: float, takeover: bool = False) -> Member:
         seat = next(self._seats)
@@ -48,7 +49,7 @@ class EngineLink(StoreLink):
 
     def keys(self, member: Member | None = None) -> Keys:
         if member is None:
-            return EngineKeys(self._calls, STORE)
+            return self._keys
         if not isinstance(member, EngineMember):
             raise TypeError(f"not a member of this link: {member!r}")
         return EngineKeys(self._calls, member.seat)

@@ -24,7 +24,7 @@ from typing import Literal, TypeAlias
 
 from aiopg.errors import KeyTimeoutError, Outcome
 
-__all__ = ["FROM_NOW", "Change", "KeyCall", "Keys"]
+__all__ = ["FROM_NOW", "Following", "KeyCall", "KeyEvent", "Keys"]
 
 FROM_NOW = -1
 """As the revision to follow from: that of the moment in which the store hears of it."""
@@ -92,7 +92,7 @@ class KeyCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class KeyEvent:
     """A key of a space changed.
 
     Attributes:
@@ -215,7 +215,7 @@ class Following(ABC):
     """Changes on their way here. Nothing is lost between two calls of `changes`, whether they ended well or not."""
 
     @abstractmethod
-    async def changes(self, call: KeyCall) -> list[Change]:
+    async def changes(self, call: KeyCall) -> list[KeyEvent]:
         """The next ones, at least one. Raises: WatchGapError."""
 
     @abstractmethod

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from aiopg.errors import GroupClosedError
-from aiopg.keys import Change, Watch
+from aiopg.keys import KeyEvent, Watch
 from aiopg.sync._runner import Runner
 
 __all__ = ["BlockingWatch"]
@@ -33,7 +33,7 @@ class BlockingWatch:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Change:
+    def __next__(self) -> KeyEvent:
         with self._turn:
             try:
                 if self._runner.call(self._watch._fill):

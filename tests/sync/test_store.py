@@ -1,0 +1,467 @@
+"""A blocking store: what `tests/keys` asks of `AsyncStore`, as far as threads, signals and processes change it."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from aiopg import (
+    AsyncStore,
+    GroupClosedError,
+    KeyTimeoutError,
+    QueueEmptyError,
+    StatelessGroup,
+    Store,
+    StoreUnreachableError,
+    UsageError,
+    WrongThreadError,
+)
+from aiopg.keys import Lock, Watch
+from aiopg.sync import BlockingLock, BlockingWatch
+from tests.sync.processes import HOST, LONG, Program, together, until
+
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def store(url: str, no_thread_left: None) -> Iterator[Store]:
+    """A store, open."""
+    with Store.connect(url, timeout=LONG) as store:
+        yield store
+
+
+@pytest.fixture
+def other(url: str, store: Store) -> Iterator[Store]:
+    """The same over another link."""
+    with Store.connect(url, timeout=LONG) as store:
+        yield store
+
+
+@pytest.fixture
+def served(program: Start) -> str:
+    """URL of a store in a process of its own."""
+    source = """
+    import asyncio
+    async def main():
+        async with StoreServer() as server:
+            say(server.address)
+            await asyncio.to_thread(sys.stdin.read)
+    asyncio.run(main())
+    """
+    return program(source).line()
+
+
+def when_waiting(store: Store, then: Callable[[], Any]) -> Any:
+    """Do this once something waits for keys, which the store's `bytes` tell."""
+    link = store._store.link
+
+    def waits() -> bool:
+        described: Any = store._runner.call(link.status)
+        return bool(described["keys"]["bytes"])
+
+    until(waits)
+    return then()
+
+
+def test_its_methods_are_those_of_the_async_store() -> None:
+    """The same names, parameters and defaults; only await is gone."""
+    for theirs, ours in ((AsyncStore, Store), (Lock, BlockingLock)):
+        names = {name for name in dir(theirs) if not name.startswith("_")} - {"link"}
+        attributes = {"timeout", "prefix", "name"}
+        assert names - attributes == {name for name in dir(ours) if not name.startswith("_")} - attributes
+        for name in names:
+            function = inspect.getattr_static(theirs, name)
+            if inspect.isroutine(function) or isinstance(function, classmethod):
+                parameters = [inspect.signature(getattr(cls, name)).parameters for cls in (theirs, ours)]
+                assert list(parameters[0].values()) == list(parameters[1].values()), name
+                assert not inspect.iscoroutinefunction(getattr(ours, name))
+    assert hasattr(Watch, "aclose")
+    assert hasattr(BlockingWatch, "close")
+
+
+def test_values_and_queues(store: Store, other: Store) -> None:
+    """Each call once."""
+    assert store.set("a", "1") == 1
+    assert other.get("a") == b"1"
+    assert store.multi_set([("b", "2"), ("c", b"3")]) == 3
+    assert other.multi_get(["c", "b"]) == [b"3", b"2"]
+    store.wait(["a", "b"])
+    assert store.check("a")
+    assert (store.add("n", 21), store.get("n"), store.add("n", -1)) == (21, b"21", 20)
+    assert store.append("a", "0") == 2
+    assert store.compare_set("a", None, "x") == (False, b"10")
+    assert store.compare_set("a", "10", "x") == (True, b"x")
+    assert store.delete_key("a")
+    assert (store.list_keys(), store.num_keys(), store.list_keys("b")) == (["b", "c", "n"], 3, ["b"])
+    assert store.queue_push("q", "x") == 1
+    assert (other.queue_len("q"), other.queue_pop("q")) == (1, b"x")
+    with pytest.raises(QueueEmptyError):
+        other.queue_pop("q", block=False)
+    together(lambda: store.barrier("b", 2), lambda: other.barrier("b", 2))
+    with pytest.raises(KeyTimeoutError, match=r"get of 'nowhere' .*timeout 0.05 s"):
+        store.get("nowhere", timeout=0.05)
+
+
+def test_wait_wakes_across_threads(store: Store, other: Store) -> None:
+    """Wakes across threads, clients and prefixes."""
+    waits = [
+        lambda: store.wait(["p/x", "y"]),
+        lambda: store.with_prefix("p").get("x"),
+        lambda: other.get("y"),
+        lambda: other.multi_get(["y", "p/x"]),
+    ]
+
+    def set_both() -> None:
+        other.with_prefix("p").set("x", "1")
+        store.set("y", "2")
+
+    assert together(*waits, lambda: when_waiting(store, set_both))[:-1] == [None, b"1", b"2", [b"2", b"1"]]
+
+
+def test_a_signal_during_a_wait_does_not_end_it(store: Store, other: Store) -> None:
+    """A signal during wait does not end it."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: seen.append(number))
+    try:
+
+        def disturb() -> None:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            until(lambda: seen)
+            other.set("key", "1")
+
+        thread = threading.Thread(target=lambda: when_waiting(other, disturb))
+        thread.start()
+        store.wait("key", timeout=LONG)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [signal.SIGUSR1]
+
+
+def test_prefixes_nest(store: Store) -> None:
+    """Nested prefixes in order, underlying and innermost store reachable."""
+    a = store.with_prefix("a")
+    b = a.with_prefix("b")
+    b.set("key", "1")
+    assert store.list_keys() == ["a/b/key"]
+    assert b.underlying is a
+    assert b.innermost is a.underlying is store
+    assert (b.prefix, b.timeout, b.url) == ("a/b/", LONG, store.url)
+    with pytest.raises(ValueError, match="prefix"):
+        store.with_prefix("")
+
+
+def test_a_clone_has_a_thread_of_its_own(store: Store) -> None:
+    """Both ends closable in any order."""
+    inner = store.with_prefix("a").with_prefix("b")
+    clone = inner.clone()
+    clone.set("key", "1")
+    assert inner.get("key") == b"1"
+    assert (clone.prefix, clone.underlying.prefix, clone.innermost.prefix) == ("a/b/", "a/", "")
+    inner.close()
+    clone.underlying.close()
+    assert clone.get("key") == b"1"
+    clone.close()
+    with pytest.raises(GroupClosedError):
+        clone.get("key")
+    assert inner.get("key") == b"1"
+    second = store.clone()
+    store.close()
+    assert second.get("a/b/key") == b"1"
+    second.close()
+
+
+def test_a_watch_is_an_iterator(store: Store, other: Store) -> None:
+    """Each step blocks; it ends when it is closed."""
+    with store.watch("x") as watch:
+        store.check("x")
+        together(
+            lambda: other.multi_set({"x1": "", "y": "", "x2": ""}),
+            lambda: [next(watch).key for _ in range(2)],
+        )
+        other.set("x3", "")
+        assert next(watch).key == "x3"
+    assert list(watch) == []
+    with pytest.raises(KeyTimeoutError):
+        next(store.watch("x", timeout=0.02))
+    assert [change.key for change in itertools.islice(store.watch(revision=0), 4)] == ["x1", "y", "x2", "x3"]
+
+
+def test_a_watch_that_waits_ends_when_it_or_its_store_is_closed(url: str) -> None:
+    """By another thread."""
+    store, other = Store.connect(url), Store.connect(url)
+    watch = store.watch()
+
+    def close_soon(close: Callable[[], None]) -> None:
+        until(lambda: watch._watch._waits)
+        close()
+
+    assert together(lambda: list(watch), lambda: close_soon(watch.close))[0] == []
+    watch = store.watch()
+    assert together(lambda: list(watch), lambda: close_soon(store.close))[0] == []
+    watch.close()
+    other.close()
+
+
+def test_a_lock_is_a_context_manager(store: Store, other: Store) -> None:
+    """One thread at a time, over links and threads; numbers grow."""
+    numbers: list[int] = []
+    inside = threading.Lock()
+
+    def work(store: Store) -> None:
+        for _ in range(20):
+            with store.lock("lock") as lock:
+                assert inside.acquire(blocking=False)
+                numbers.append(lock.number)
+                inside.release()
+
+    together(*(lambda one=one: work(one) for one in (store, other) * 2))
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == 80
+    lock = store.lock("lock")
+    assert lock.acquire() > numbers[-1]
+    with pytest.raises(KeyTimeoutError):
+        other.lock("lock", timeout=0.02).acquire()
+    assert lock.is_held
+    lock.release()
+    with pytest.raises(UsageError, match="not held"):
+        lock.release()
+    assert (lock.name, lock.is_held) == ("lock", False)
+
+
+def test_the_store_of_a_blocking_group(pair: list[StatelessGroup], url: str) -> None:
+    """group.store: private to the group's incarnation, on the group's loop thread."""
+    threads = threading.active_count()
+    pair[0].store.set("key", "1")
+    assert pair[1].store.get("key") == b"1"
+    pair[0].store.shared.set("key", "2")
+    with Store.connect(url) as store:
+        assert store.get("key") == b"2"
+    assert threading.active_count() == threads
+    assert repr(pair[0].store).startswith("<Store memory://")
+    pair[0].store.close()
+    with pair[0].store.lock("lock") as lock:
+        assert lock.number > 0
+    inner = pair[1].store.with_prefix("p")
+    inner.set("key", "3")
+    pair[1].close()
+    for call in (pair[1].store.num_keys, inner.num_keys, lambda: inner.lock("x"), lambda: inner.watch()):
+        with pytest.raises(GroupClosedError, match="was closed at rank 1"):
+            call()
+    assert pair[0].store.get("p/key") == b"3"
+
+
+def test_a_call_that_waits_ends_when_another_thread_closes_the_store(url: str) -> None:
+    """With GroupClosedError, whatever it waits for."""
+    store, other = Store.connect(url), Store.connect(url)
+    other.lock("lock").acquire()
+
+    def wait(call: Callable[[], object]) -> None:
+        with pytest.raises(GroupClosedError):
+            call()
+
+    calls = [lambda: store.get("key"), lambda: store.queue_pop("q"), lambda: store.lock("lock").acquire()]
+    together(*(lambda call=call: wait(call) for call in calls), lambda: when_waiting(other, store.close))
+    store.close()
+    other.close()
+
+
+async def test_it_works_inside_a_running_event_loop(store: Store) -> None:
+    """Which it blocks."""
+    store.set("key", "1")
+    assert store.get("key") == b"1"
+
+
+def test_a_call_from_its_own_loop_thread_is_refused(store: Store) -> None:
+    """It would wait for itself."""
+
+    async def inside() -> None:
+        for call in (store.num_keys, store.close, store.watch, store.clone, lambda: store.lock("x")):
+            with pytest.raises(WrongThreadError, match="loop thread"):
+                call()
+
+    store._runner.call(inside)
+    assert store.num_keys() == 0
+
+
+def test_what_could_not_be_opened_leaves_no_thread(port: int) -> None:
+    """Nor does what makes no sense."""
+    before = threading.active_count()
+    with pytest.raises(StoreUnreachableError, match=str(port)):
+        Store.connect(f"aiopg://{HOST}:{port}", timeout=0.1)
+    for arguments in ({"url": "x://y"}, {"url": "memory://x", "timeout": 0}, {"url": "memory://x", "token": "short"}):
+        with pytest.raises(ValueError, match=r"."):
+            Store.connect(**arguments)
+    assert threading.active_count() == before
+    with pytest.raises(TypeError, match="connect"):
+        Store()
+
+
+def test_it_cannot_be_pickled(store: Store) -> None:
+    """Its url can."""
+    with pytest.raises(TypeError, match="url"):
+        pickle.dumps(store)
+    assert store.url in repr(store)
+
+
+# ------------------------------------------------------------------------------------------------------- processes
+
+WAIT_IN = """
+store = Store.connect(sys.argv[1], timeout=60)
+def tell():
+    while not store._runner.thread._calls:
+        time.sleep(0.005)
+    say("waiting")
+threading.Thread(target=tell, daemon=True).start()
+try:
+    {call}
+except KeyboardInterrupt:
+    say("interrupted")
+input()
+{then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "then", "said"),
+    [
+        ("store.get('key')", "say(store.get('key'))", "b'1'"),
+        ("store.queue_pop('q')", "say(store.queue_pop('q'), store.queue_pop('q'))", "b'x' b'y'"),
+    ],
+)
+def test_ctrl_c_takes_a_waiting_call_back(program: Start, served: str, call: str, then: str, said: str) -> None:
+    """Ctrl-C ends a waiting call; nothing is lost, and the store stays usable."""
+    with Store.connect(served, timeout=LONG) as store:
+        other = program(WAIT_IN.format(call=call, then=then), served)
+        assert other.line() == "waiting"
+        other.interrupt()
+        assert other.line() == "interrupted"
+        store.set("key", "1")
+        for item in "xy":  # the first one may meet the call that was given up, and come back
+            store.queue_push("q", item)
+        other.go_on()
+        assert other.line() == said
+        assert (other.end(), other.errors()) == (0, "")
+
+
+HOLD = """
+store = Store.connect(sys.argv[1], timeout=60)
+for turn in range(int(sys.argv[2])):
+    with store.lock("lock") as lock:
+        store.append("log", f"+{os.getpid()} ")
+        n = int(store.get("n"))
+        store.set("n", str(n + 1))
+        store.append("log", f"-{os.getpid()} ")
+say("done")
+"""
+
+
+def test_a_lock_excludes_over_processes(program: Start, served: str) -> None:
+    """Who reads, adds and writes under it loses no update, and nobody is inside with another one."""
+    with Store.connect(served, timeout=LONG) as store:
+        store.set("n", "0")
+        programs = [program(HOLD, served, 50) for _ in range(3)]
+        assert [each.line() for each in programs] == ["done"] * 3
+        assert store.get("n") == b"150"
+        log = store.get("log").decode().split()
+        assert all(enter[1:] == leave[1:] for enter, leave in zip(log[::2], log[1::2], strict=True))
+
+
+def test_what_was_a_killed_process_s_is_let_go(program: Start, served: str) -> None:
+    """kill -9: its lock goes to the next one with a larger number, its session keys go, what it set else stays."""
+    source = """
+    store = Store.connect(sys.argv[1], timeout=60)
+    store.set("mine", "1", session=True)
+    store.set("everybody's", "1")
+    number = store.lock("lock").acquire()
+    say(number)
+    input()
+    """
+    with Store.connect(served, timeout=LONG) as store, store.watch("mine") as watch:
+        victim = program(source, served)
+        number = int(victim.line())
+        assert next(watch).kind == "set"
+        with pytest.raises(KeyTimeoutError):
+            store.lock("lock").acquire(timeout=0.05)
+        victim.process.kill()
+        with store.lock("lock", timeout=LONG) as lock:
+            assert lock.number > number
+        assert next(watch).kind == "ended"
+        assert store.list_keys() == ["everybody's"]
+
+
+def test_session_keys_of_a_group_go_with_a_member_that_dies(program: Start, served: str) -> None:
+    """A real process, killed: the others see its keys end, and its place in the queue free."""
+    source = """
+    group = StatelessGroup.connect(sys.argv[1], rank=1, world_size=2)
+    group.store.set("rank 1", "here", session=True)
+    group.store.set("result", "1")
+    say("set")
+    group.store.queue_pop("work")
+    """
+    victim = program(source, served)
+    with StatelessGroup.connect(served, rank=0, world_size=2, store_timeout=LONG) as group:
+        assert victim.line() == "set"
+        with group.store.watch() as watch:
+            assert group.store.get("rank 1") == b"here"
+            victim.process.kill()
+            change = next(watch)
+            assert (change.kind, change.key) == ("ended", "rank 1")
+        assert group.store.list_keys() == ["result"]
+        group.store.queue_push("work", "item")
+        assert group.store.queue_pop("work") == b"item"
+
+
+def test_a_program_that_ends_without_close_says_goodbye(program: Start, served: str) -> None:
+    """Its session keys are gone at once, and it writes nothing on its standard error."""
+    source = """
+    store = Store.connect(sys.argv[1], timeout=60)
+    store.set("mine", "1", session=True)
+    watch = store.watch()
+    lock = store.lock("lock")
+    lock.acquire()
+    """
+    with Store.connect(served, timeout=LONG) as store, store.watch() as watch:
+        store.check("mine")
+        other = program(source, served)
+        assert [next(watch).kind for _ in range(2)] == ["set", "ended"]
+        assert (other.end(), other.errors()) == (0, "")
+
+
+def test_a_forked_child_is_refused_and_does_not_disturb_its_parent(program: Start, served: str) -> None:
+    """Every call raises ForkError there, close() is harmless, and so is the child's normal exit."""
+    source = """
+    store = Store.connect(sys.argv[1], timeout=60)
+    watch = store.watch()
+    lock = store.lock("lock")
+    lock.acquire()
+    child = os.fork()
+    if child == 0:
+        for call in (store.num_keys, store.watch, store.clone, lock.release, lambda: next(watch),
+                     lambda: store.lock("x"), lambda: store.with_prefix("a").get("b")):
+            try:
+                call()
+            except ForkError as error:
+                assert str(os.getppid()) in str(error), error
+            else:
+                raise AssertionError(call)
+        watch.close()
+        store.close()
+        sys.exit(7)
+    say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    store.set("key", "1")
+    say(next(watch).key)
+    lock.release()
+    store.close()
+    """
+    other = program(source, served, warnings="ignore")
+    assert (other.line(), other.line()) == ("7", "key")
+    assert (other.end(), other.errors()) == (0, "")
