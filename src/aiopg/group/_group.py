@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from aiopg.address import Address
@@ -142,16 +143,11 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
         _check_address(port, rank, world_size, listen_socket)
         deadline = asyncio.get_running_loop().time() + check_timeout(store_timeout)
         search = Search(rank, group, deadline, store_host, access)
-
-        async def form(address: Address, listener: socket.socket | None) -> Self:
-            def member(store: Store) -> Self:
-                return cls(
-                    rank, world_size, store, listen_socket, data_expiration_seconds,
-                    group=group, codec=codec, store_timeout=store_timeout,
-                )  # fmt: skip
-
-            return await _form(member, search, address, listener, takeover)
-
+        member = partial(
+            cls, rank, world_size, socket=listen_socket, data_expiration_seconds=data_expiration_seconds,
+            group=group, codec=codec, store_timeout=store_timeout,
+        )  # fmt: skip
+        form = partial(_form, member, search, takeover)
         if listen_socket is None and holds_agent_store(host, port):
             return await form_by_agent(host, port, search, world_size, takeover, form)
         return await form(Address(host, port), listen_socket)
@@ -262,7 +258,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members):
 
 
 async def _form(
-    member: Callable[[Store], Group], search: Search, address: Address, listener: socket.socket | None, takeover: bool
+    member: Callable[[Store], Group], search: Search, takeover: bool, address: Address, listener: socket.socket | None
 ) -> Group:
     """Host or find the store there, and join as the member that is made for it."""
     loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import socket
@@ -25,21 +26,19 @@ async def await_name(address: Address, deadline: float) -> None:
     """
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return
-    loop = asyncio.get_running_loop()
-    pause = FIRST_PAUSE
-    while True:
-        try:
-            await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        except socket.gaierror as error:
-            if error.errno not in UNKNOWN:
-                return
-            wait = random.uniform(pause / 2, pause)
-            if loop.time() + wait >= deadline:
-                await asyncio.sleep(deadline - loop.time())
-                raise StoreUnreachableError(
-                    str(address), f"the host name does not resolve: {error.strerror}"
-                ) from error
-        else:
-            return
-        await asyncio.sleep(wait)
-        pause = min(2 * pause, LONGEST_PAUSE)
+    pause, met = FIRST_PAUSE, "no answer in time"
+    try:
+        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+            while True:
+                try:
+                    await asyncio.get_running_loop().getaddrinfo(address.host, address.port)
+                except socket.gaierror as error:
+                    if error.errno not in UNKNOWN:
+                        return
+                    met = str(error.strerror)
+                else:
+                    return
+                await asyncio.sleep(random.uniform(pause / 2, pause))
+                pause = min(2 * pause, LONGEST_PAUSE)
+    except TimeoutError as error:
+        raise StoreUnreachableError(str(address), f"the host name does not resolve: {met}") from error
