@@ -24,37 +24,48 @@ from .conftest import all_ranks
 HOST = "127.0.0.1"
 
 
-def torchrun(tmp_path: Path, what: str, count: int, *options: str) -> dict[int, Any]:
-    """What each rank came to."""
+def torchrun(directory: Path, what: str, count: int, *options: str, agents: int = 1) -> dict[int, Any]:
+    """What each rank came to, of `count` that so many torchruns start."""
     command = [
+        sys.executable,
         "-m",
         "torch.distributed.run",
-        f"--nproc-per-node={count}",
-        *options,
-        "-m",
-        "tests.group.torchrun_worker",
+        f"--nnodes={agents}",
+        f"--nproc-per-node={count // agents}",
     ]
-    done = subprocess.run(
-        [sys.executable, *command, what, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=55
-    )
-    assert done.returncode == 0, done.stderr
-    return {rank: json.loads((tmp_path / f"result-{rank}").read_text()) for rank in range(count)}
+    worker = ["-m", "tests.group.torchrun_worker", what, str(directory)]
+    running = [
+        subprocess.Popen([*command, *options, *worker], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for _ in range(agents)
+    ]
+    try:
+        for process in running:
+            errors = process.communicate(timeout=50)[1]
+            assert process.returncode == 0, errors
+    finally:
+        for process in running:
+            process.terminate()  # and then it ends its workers
+    return {rank: json.loads((directory / f"result-{rank}").read_text()) for rank in range(count)}
 
 
 def test_groups_form_under_torchrun(tmp_path: Path) -> None:
     """from_env(), create() at torchrun's very port, the blocking group and torch's own process group beside them."""
-    results = torchrun(tmp_path, "meet", 2, f"--master-port={free_port()}")
-    assert results == {rank: {"told": [[0, 1], [0, -1], [0, 1], [0, 1]], "agent": "True"} for rank in range(2)}
+    results = torchrun(tmp_path, "meet", 4, f"--master-port={free_port()}")
+    ranks = list(range(4))
+    told = [ranks, [-rank for rank in ranks], ranks, ranks]
+    assert results == {rank: {"told": told, "agent": "True"} for rank in ranks}
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_workers_that_are_started_again_meet_again(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("agents", [1, 2])
+def test_workers_that_are_started_again_meet_again(tmp_path: Path, agents: int) -> None:
     """And only each other, also where those of the new life look before their rank 0 has said anything.
 
-    This is torchrun's other rendezvous ("c10d"), where the port is drawn by the agent.
+    This is torchrun's other rendezvous ("c10d"), where the port is drawn by an agent.
     """
-    results = torchrun(tmp_path, "restart", count, "--standalone", "--max-restarts=1")
-    assert results == {rank: {"lives": [1] * count} for rank in range(count)}
+    where = f"--rdzv-endpoint={HOST}:{free_port()}"
+    options = ("--rdzv-backend=c10d", where, f"--local-addr={HOST}", "--max-restarts=2")
+    results = torchrun(tmp_path, "restart", 2, *options, agents=agents)
+    assert results == {rank: {"lives": [1, 1]} for rank in range(2)}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch.distributed
 
 from aiopg import AsyncStatelessGroup, StatelessGroup
 
-RANK, WORLD_SIZE, LIFE = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"))
+RANK, WORLD_SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 HOST, PORT = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 
 
@@ -44,24 +44,31 @@ def block(told: list[Any]) -> None:
 
 
 async def restart() -> dict[str, Any]:
-    """In the first life rank 0 has told where it is, and the last rank fails: of two before the group has formed."""
+    """In the first life rank 1 fails: of one agent when rank 0 has said where it is, of two when the group is formed."""
     agent = torch.distributed.TCPStore(HOST, PORT, is_master=False, wait_for_workers=False)
-    is_failing = LIFE == 0 and RANK == WORLD_SIZE - 1
-    if is_failing and WORLD_SIZE == 2:
+    life = 1 if agent.check(["failed"]) else 0  # TORCHELASTIC_RESTART_COUNT is not the same at all agents
+    is_failing = life == 0 and RANK == 1
+    if is_failing and os.environ["GROUP_WORLD_SIZE"] == "1":
         await asyncio.to_thread(agent.wait, ["aiopg/default/1"])
-        sys.exit(1)
-    if LIFE == 1 and RANK == 0:
-        # The others look first, and find what the last life left.
-        await asyncio.to_thread(agent.wait, [f"looks-{rank}" for rank in range(1, WORLD_SIZE)])
+        fail(agent)
+    if life == 1 and RANK == 0:
+        # Rank 1 looks first, and finds what the last life left.
+        await asyncio.to_thread(agent.wait, ["looks"])
         await asyncio.sleep(0.3)
-    elif LIFE == 1:
-        agent.set(f"looks-{RANK}", "")
+    elif life == 1:
+        agent.set("looks", "")
     async with await AsyncStatelessGroup.from_env() as group:
-        lives = await group.all_gather(LIFE)
+        lives = await group.all_gather(life)
         if is_failing:
-            sys.exit(1)
+            fail(agent)
         await group.barrier()
     return {"lives": lives}
+
+
+def fail(agent: Any) -> None:
+    """End without a word, and have torchrun start all workers again."""
+    agent.set("failed", "")
+    os._exit(1)
 
 
 def main(what: str, results: Path) -> None:

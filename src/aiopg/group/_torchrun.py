@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import math
 import os
 import socket
@@ -11,12 +12,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from aiopg.address import Address
-from aiopg.errors import AiopgError, GroupTimeoutError, RankConflictError, StoreUnreachableError
+from aiopg.errors import AiopgError, GroupTimeoutError, RankConflictError
 from aiopg.group._agent_store import AgentStore, Publication
 from aiopg.group._rendezvous import Search, join_timed_out
 from aiopg.server.listen import address_of, bind
 
 __all__ = ["form_by_agent"]
+
+logger = logging.getLogger("aiopg.group")
 
 SECOND_THOUGHT_SECONDS = 5.0
 """A store that refuses this rank may be one that the last life of the workers left: so long we wait for a newer one."""
@@ -41,7 +44,7 @@ async def form_by_agent(host: str, port: int, search: Search, world_size: int, t
     Raises what `form` raises, and:
         GroupTimeoutError: rank 0 had not said where it is by the deadline, or the agent's store did not answer.
         RankConflictError: another process says that it is rank 0 of this group.
-        StoreUnreachableError: the agent's store is not there, or `host` is no address for ranks on several hosts.
+        StoreUnreachableError: the agent's store is not there, or `host` is no address of this host (rank 0).
         ImportError: torch is not installed.
     """
     started = asyncio.get_running_loop().time()
@@ -77,24 +80,23 @@ async def _publish(
         return None, place  # the member that is to be put out is there
     listener = await bind(Address(host, 0))
     try:
-        _check_reach(listener, host, world_size)
+        _warn_of_loopback(listener, host, world_size)
         return listener, await agent.publish(address_of(listener).port)
     except BaseException:
         listener.close()
         raise
 
 
-def _check_reach(listener: socket.socket, host: str, world_size: int) -> None:
+def _warn_of_loopback(listener: socket.socket, host: str, world_size: int) -> None:
     """torchrun names a host by its name, and /etc/hosts may have that as an address of loopback on the host itself."""
     address = address_of(listener)
-    if (
-        world_size > int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-        and ipaddress.ip_address(address.host.partition("%")[0]).is_loopback
-    ):
-        raise StoreUnreachableError(
-            str(address),
-            f"{host!r} is an address of loopback on the host of rank 0, which ranks on other hosts cannot reach; "
+    beyond_this_agent = world_size > int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    if beyond_this_agent and ipaddress.ip_address(address.host.partition("%")[0]).is_loopback:
+        logger.warning(
+            "%r is an address of loopback on the host of rank 0 (%s): ranks on other hosts cannot reach it; "
             "give torchrun --local-addr (or --master-addr) with an address that they can",
+            host,
+            address,
         )
 
 
