@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -175,6 +176,10 @@ async def test_cancelling_takes_it_back(agent: int) -> None:
         await asyncio.wait([attempt])
         assert attempt.cancelled()
     await close(*await form(agent))
+    for thread in threading.enumerate():
+        if thread.name.startswith("aiopg torchrun"):
+            await asyncio.to_thread(thread.join, 10)
+            assert not thread.is_alive()
 
 
 async def test_two_of_rank_0_are_a_conflict(agent: int) -> None:
@@ -200,12 +205,28 @@ async def test_rank_0_is_taken_over(agent: int) -> None:
     await close(await create(agent, 1), await again)
 
 
-async def test_other_addresses_are_as_ever(agent: int) -> None:
-    """A port that is not the agent's is listened on."""
+async def test_another_port_is_listened_on(agent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ever: one that is given to `create`, or AIOPG_PORT."""
     port = free_port()
     first, second = await form(port)
     assert first.store.url.endswith(f":{port}")
     await close(first, second)
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "AIOPG_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    alone = await AsyncStatelessGroup.from_env()
+    assert alone.store.url.endswith(f":{port}")
+    await close(alone)
+
+
+async def test_loopback_for_ranks_of_other_agents_is_warned_of(
+    agent: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may be on other hosts, and would look for rank 0 on their own."""
+    await close(*await form(agent))
+    assert caplog.text == ""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    await close(*await form(agent))
+    assert "--local-addr" in caplog.text
 
 
 async def test_an_agent_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def block(told: list[Any]) -> None:
 
 
 async def restart() -> dict[str, Any]:
-    """In the first life rank 1 fails: of one agent when rank 0 has said where it is, of two when the group is formed."""
+    """In the first life rank 1 fails: of one agent when rank 0 has said where it is, of two when the group formed."""
     agent = torch.distributed.TCPStore(HOST, PORT, is_master=False, wait_for_workers=False)
     life = 1 if agent.check(["failed"]) else 0  # TORCHELASTIC_RESTART_COUNT is not the same at all agents
     is_failing = life == 0 and RANK == 1
