@@ -148,12 +148,12 @@ def ints_in_a_chain(bits: int) -> list[int]:
 
 
 def test_the_value_of_a_flag_is_of_limited_length() -> None:
-    """Python keeps each value that a Flag was made of, and makes a text of each bit: a huge one is refused."""
+    """Python may keep each value that a Flag was made of, and makes a text of each bit: a huge one is refused."""
     registry = TypeRegistry()
     registry.register(Wide, name="W")
     codec = MsgpackCodec(registry)
     kept = Wide(2 ** (FLAG_BITS - 1) | 1)
-    assert codec.decode(codec.encode(kept)) is kept
+    assert codec.decode(codec.encode(kept)) == kept
     before = len(Wide._value2member_map_)
     error = refusal(b"\x93\xd4\x40\x03\xa1W" + CODEC.encode(2**100_000), codec)
     assert (error.type, len(Wide._value2member_map_)) == ("W", before)
