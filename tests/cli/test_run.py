@@ -78,6 +78,17 @@ def test_the_ranks_meet_by_from_env_and_by_create(start_on_each_loop: StartAiopg
     assert sorted(stdout.splitlines()) == [b"[%d] crew [0, 1] [0, 1]" % rank for rank in range(2)]
 
 
+def test_it_may_run_inside_of_other_launchers(start: StartAiopg, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchrun and Slurm say of our own process means nothing to the ranks."""
+    for name, value in {
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "AIOPG_PORT": "1", "SLURM_PROCID": "7", "SLURM_NTASKS": "8",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    code, stdout, stderr = start("run", "-n", "2", "--", sys.executable, "-c", GROUP).finish()
+    assert (code, stderr) == (0, b"")
+    assert sorted(stdout.splitlines()) == [b"[%d] default [0, 1] [0, 1]" % rank for rank in range(2)]
+
+
 def test_output_and_errors_stay_apart(start_on_each_loop: StartAiopg) -> None:
     """Both are marked; any bytes pass; a last line without an end is a line too."""
     code, stdout, stderr = start_on_each_loop(

@@ -165,6 +165,8 @@ def rank_environment(url: str, rank: int, world_size: int, group: str | None = N
         "MASTER_ADDR": address.host,
         "MASTER_PORT": str(address.port),
         "AIOPG_URL": url,
+        # Where torchrun started us, its own store is not at this address.
+        "TORCHELASTIC_USE_AGENT_STORE": "False",
     }
     if group is not None:
         place["AIOPG_GROUP"] = group

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self, TypeVar
 
 from aiopg.address import Address
 from aiopg.arguments import check_grace, check_timeout
 from aiopg.codec import Codec
 from aiopg.errors import GroupTimeoutError, StoreLostError
+from aiopg.group._agent_store import holds_agent_store
 from aiopg.group._arguments import check_expiration, check_name, check_place
 from aiopg.group._base import DEFAULT_TIMEOUT
 from aiopg.group._collectives import Collectives
@@ -19,13 +21,16 @@ from aiopg.group._elastic import Elastic
 from aiopg.group._environment import read_environment
 from aiopg.group._members import Members
 from aiopg.group._messages import Messages
-from aiopg.group._rendezvous import PAUSE_SECONDS, Access, find_store, found_store
-from aiopg.server.hosting import HostedStore, StoreHost, check_host
+from aiopg.group._rendezvous import PAUSE_SECONDS, Access, Search
+from aiopg.group._torchrun import form_by_agent
+from aiopg.server.hosting import StoreHost, check_host
 from aiopg.stores import open_link
 from aiopg.tls import Encryption
 from aiopg.tokens import member_token
 
 __all__ = ["AsyncStatelessGroup"]
+
+Group = TypeVar("Group", bound="AsyncStatelessGroup")
 
 
 class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
@@ -94,6 +99,10 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
         ends when its last member has left; nothing that happens to rank 0 disturbs it. The other ranks wait for the
         store to come up.
 
+        Under torchrun, whose agent has a store of its own at MASTER_ADDR and MASTER_PORT
+        (TORCHELASTIC_USE_AGENT_STORE), those two name that store: each group's rank 0 hosts ours on a free port of
+        `host`, and tells the others by way of it. That takes torch, which is imported only then.
+
         Cancelling or a timeout takes this rank's join back.
 
         Args:
@@ -126,6 +135,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
             StoreLostError: the store's process could not be started.
             AuthenticationError: the store and this rank do not share a token.
             UsageError: rank 0: other hosts can reach the address, and there is no token; the text says what to do.
+            ImportError: the address is that of torchrun's agent, and torch is not installed.
         """
         check_place(rank, world_size)
         check_name(group)
@@ -136,37 +146,16 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
         if rank == 0:
             access.admission  # noqa: B018 (raises what is wrong with it before anything is begun)
         _check_address(port, rank, world_size, listen_socket)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + check_timeout(store_timeout)
-        address = Address(host, port)
-        while True:
-            hosted: HostedStore | None = None
-            if rank == 0:
-                store, hosted = await found_store(
-                    address,
-                    deadline,
-                    group=group,
-                    listen_socket=listen_socket,
-                    store_host=store_host,
-                    access=access,
-                )
-            else:
-                store = await find_store(address, deadline, group=group, access=access)
-            made = cls(
-                rank, world_size, store, listen_socket, data_expiration_seconds,
-                group=group, codec=codec, store_timeout=store_timeout,
-            )  # fmt: skip
-            made._owns_store, made._hosted = True, hosted
-            made._leaves_last = hosted is not None and hosted.in_this_process
-            try:
-                await made._enter(deadline, takeover)
-            except StoreLostError:
-                # A store that just ended with its last group: whoever founds the next one, we begin anew.
-                if listen_socket is not None or loop.time() >= deadline:
-                    raise
-                await asyncio.sleep(PAUSE_SECONDS)
-            else:
-                return made
+        deadline = asyncio.get_running_loop().time() + check_timeout(store_timeout)
+        search = Search(rank, group, deadline, store_host, access)
+        member = partial(
+            cls, rank, world_size, socket=listen_socket, data_expiration_seconds=data_expiration_seconds,
+            group=group, codec=codec, store_timeout=store_timeout,
+        )  # fmt: skip
+        form = partial(_form, member, search, takeover)
+        if listen_socket is None and holds_agent_store(host, port):
+            return await form_by_agent(host, port, search, world_size, takeover, form)
+        return await form(Address(host, port), listen_socket)
 
     @classmethod
     async def connect(
@@ -211,13 +200,16 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
     async def from_env(cls, **options: Any) -> Self:
         """Form the group that a launcher describes in the environment.
 
-        Reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT (then as `create`), or AIOPG_URL (then as `connect`); and,
-        if set, AIOPG_GROUP (name of the group) and AIOPG_TIMEOUT (store_timeout in seconds).
+        Reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT (`aiopg run`, torchrun); else the variables of Open MPI,
+        MPICH, Slurm and Kubernetes indexed Jobs, which docs/launchers.md lists with what each leaves to be set by
+        hand. AIOPG_PORT wins over MASTER_PORT. With AIOPG_URL the group forms as by `connect`, else as by `create`.
+        If set, AIOPG_GROUP is the name of the group and AIOPG_TIMEOUT store_timeout in seconds.
 
         Args:
             options: keyword arguments of `create` or `connect`; they win over the environment.
 
-        Raises: `ValueError` that names the variables that are missing or make no sense; else as `create`.
+        Raises: `ValueError` that names the variables that are missing (and all that was looked for), contradict each
+            other or make no sense; else as `create`.
         """
         env = read_environment()
         options.setdefault("group", env.group)
@@ -268,6 +260,27 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
         made._leaves_last = self._leaves_last
         await made.join()
         return made
+
+
+async def _form(
+    member: Callable[[StoreLink], Group], search: Search, takeover: bool, address: Address, listener: socket.socket | None
+) -> Group:
+    """Host or find the store there, and join as the member that is made for it."""
+    loop = asyncio.get_running_loop()
+    while True:
+        store, hosted = await search.store(address, listener)
+        made = member(store)
+        made._owns_store, made._hosted = True, hosted
+        made._leaves_last = hosted is not None and hosted.in_this_process
+        try:
+            await made._enter(search.deadline, takeover)
+        except StoreLostError:
+            # A store that just ended with its last group: whoever founds the next one, we begin anew.
+            if listener is not None or loop.time() >= search.deadline:
+                raise
+            await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            return made
 
 
 def _check_address(port: int, rank: int, world_size: int, listen_socket: socket.socket | None) -> None:

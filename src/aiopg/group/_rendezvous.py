@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from aiopg.address import Address
 from aiopg.errors import AddressInUseError, GroupTimeoutError, StoreUnreachableError
+from aiopg.group._names import await_name
 from aiopg.server.hosting import Admission, HostedStore, StoreHost, host_store
 from aiopg.server.listen import address_of, bind
 from aiopg.stores.native import NativeLink
 from aiopg.tls import Encryption
 
-__all__ = ["PAUSE_SECONDS", "Access", "find_store", "found_store"]
+__all__ = ["PAUSE_SECONDS", "Access", "Search", "find_store", "found_store", "join_timed_out"]
 
 ANSWER_SECONDS = 5.0
 """What listens on our address and has not shaken hands by then is taken for something else than a store. A store
@@ -48,6 +49,33 @@ class Access(NamedTuple):
         return await NativeLink.connect_once(address, deadline, grace=self.grace, token=self.token, tls=self.tls)
 
 
+class Search(NamedTuple):
+    """How one rank of `create()` comes to its store."""
+
+    rank: int
+    group: str
+    deadline: float
+    """Loop time."""
+    store_host: StoreHost
+    access: Access
+
+    async def store(
+        self, address: Address, listen_socket: socket.socket | None
+    ) -> tuple[NativeLink, HostedStore | None]:
+        """A link to the store at an address, and the store itself where this rank hosts it. Raises as those below."""
+        await await_name(address, self.deadline)
+        if self.rank != 0:
+            return await find_store(address, self.deadline, group=self.group, access=self.access), None
+        return await found_store(
+            address,
+            self.deadline,
+            group=self.group,
+            listen_socket=listen_socket,
+            store_host=self.store_host,
+            access=self.access,
+        )
+
+
 async def found_store(
     address: Address,
     deadline: float,
@@ -74,7 +102,7 @@ async def found_store(
                 return await _host(listen_socket, store_host, access)
             return await _host_or_join(address, store_host, access)
     except TimeoutError as error:
-        raise _join_timed_out(group, None, started) from error
+        raise join_timed_out(group, None, started) from error
 
 
 async def _host_or_join(
@@ -118,10 +146,11 @@ async def find_store(address: Address, deadline: float, *, group: str, access: A
     try:
         return await NativeLink.connect_by(address, deadline, grace=access.grace, token=access.token, tls=access.tls)
     except TimeoutError as error:
-        raise _join_timed_out(group, (0,), started) from error
+        raise join_timed_out(group, (0,), started) from error
 
 
-def _join_timed_out(group: str, missing: tuple[int, ...] | None, started: float) -> GroupTimeoutError:
+def join_timed_out(group: str, missing: tuple[int, ...] | None, started: float) -> GroupTimeoutError:
+    """The error of a rank that met nobody by its deadline; `missing` says who was to be there, if that is known."""
     arrived = None if missing is None else ()
     elapsed = asyncio.get_running_loop().time() - started
     return GroupTimeoutError("join", group, 0, 0, arrived, missing, elapsed)

@@ -1,0 +1,44 @@
+"""Names of hosts that come to be while one waits: in Kubernetes a pod has its name some time after it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import socket
+
+from aiopg.address import Address
+from aiopg.errors import StoreUnreachableError
+
+__all__ = ["await_name"]
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 2.0
+
+UNKNOWN = frozenset({socket.EAI_NONAME, socket.EAI_AGAIN, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+
+
+async def await_name(address: Address, deadline: float) -> None:
+    """In a pod, return when the host's name resolves; else at once: there an unknown name is a mistake, and is told.
+
+    Raises `StoreUnreachableError` at `deadline` (loop time).
+    """
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return
+    pause, met = FIRST_PAUSE, "no answer in time"
+    try:
+        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+            while True:
+                try:
+                    await asyncio.get_running_loop().getaddrinfo(address.host, address.port)
+                except socket.gaierror as error:
+                    if error.errno not in UNKNOWN:
+                        return
+                    met = str(error.strerror)
+                else:
+                    return
+                await asyncio.sleep(random.uniform(pause / 2, pause))
+                pause = min(2 * pause, LONGEST_PAUSE)
+    except TimeoutError as error:
+        raise StoreUnreachableError(str(address), f"the host name does not resolve: {met}") from error
