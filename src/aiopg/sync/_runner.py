@@ -62,6 +62,7 @@ class Runner:
         self._what, self._close, self._closed_where = what, close, closed_where
         self._owns_thread = owns_thread
         self._pid = os.getpid()
+        self._kept: list[object] = []
         atexit.register(self._at_exit)
 
     @property
@@ -73,6 +74,10 @@ class Runner:
         """Run one call and wait for it, if it can be made from here."""
         self.check_place()
         return _run(self.thread, make, self._what)
+
+    def keep(self, thing: object) -> None:
+        """Have this live until `close` at least: somebody uses it whose hold on it Python does not see."""
+        self._kept.append(thing)
 
     def check_place(self) -> None:
         """Raises unless a call can be made here and now."""

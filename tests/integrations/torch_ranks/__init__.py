@@ -1,0 +1,1 @@
+"""Programs of ranks that use torch over a store of aiopg."""
