@@ -89,8 +89,9 @@ def test_a_rank_that_is_missing_is_told(ranks: Forked, url: str) -> None:
 
 
 def blocks() -> list[str]:
-    """The programs in the docs."""
-    return re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    """The programs in the docs, of the section on torch."""
+    section = DOCS.read_text().partition("## torch")[2].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
 @pytest.mark.parametrize("block", range(2))
