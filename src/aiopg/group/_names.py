@@ -1,4 +1,4 @@
-"""The name of one's own host, to listen on, which comes to be while one waits: a pod has its name some time after it runs.
+"""The name of one's own host, to listen on, which comes to be while one waits: a pod runs before it has its name.
 
 Who looks for a store by its host's name tries again by itself, see `client`.
 """
