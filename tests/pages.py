@@ -4,10 +4,10 @@ Which blocks run:
 
 - `python`: a program that must end well. One that begins with `# NAME.py` is a file of that name, for commands of the
   page; any other is run by itself.
-- `console`: its lines with `$` are commands, run in the order of the page, in one shell and one directory with the page's
-  files; the other lines are what they say, in whatever order. `make`, `pip install` and `git` are not run: the target and
-  the extra must be there.
-- Anything else (`text`, `sh`, `diff`, ...) is to be read.
+- `console`: its lines with `$` are commands, run in the order of the page, in one shell and in one directory with the
+  page's files; the other lines are what they say, in whatever order. `make`, `pip` and `git` are not run: the target and
+  the extra that are named must be there.
+- Anything else (`text`, `sh`, `diff`, ...) is to be read, or is run by a test of its own.
 
 `with_free_ports` makes ports of 294xx and 295xx others, which are free.
 """
@@ -65,17 +65,15 @@ class Page:
             (directory / name).write_text(code)
         script = ["set -eu", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
         waits: list[str] = []
-        for command in self.commands:
+        for number, command in enumerate(self.commands):
             if re.match(r"(make|pip|git)\b", command):
                 check_only(command)
-                continue
-            script.append(command)
-            if command.endswith("&"):
-                if "aiopg serve" not in command:
-                    script.append(f"job{len(waits)}=$!")
-                    waits.append(f"wait $job{len(waits)}")
+            elif command.endswith("&") and "aiopg serve" not in command:
+                # What it says is shown when it has ended: two programs that write at once share lines.
+                script.append(f"({command[:-1]}) > said{number} & job{number}=$!")
+                waits.append(f"wait $job{number}; cat said{number}")
             else:
-                script += waits
+                script += [command, *waits]
                 waits.clear()
         return output(["bash", "-c", "\n".join([*script, *waits])], directory)
 

@@ -1,4 +1,8 @@
-"""What our docstrings have and Markdown has not."""
+"""What our docstrings have and mkdocstrings does not know.
+
+Literal blocks (`::`), several names with one text (`rank, world_size: this process's place.`), errors without a text of
+their own (`GroupAbortedError, StoreLostError.`), and public names in backticks, which become links.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,20 @@ from typing import Any
 import griffe
 
 LITERAL = re.compile(r"^(?P<before>.*)::\n\n(?P<block>(?:(?: {4}.*)?\n)* {4}.*)$", re.MULTILINE)
-"""A block of code that `::` announces, at the end of a line or on a line of its own."""
+"""A block of code that is announced, at the end of a line or on a line of its own."""
+
+SHARED = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:,\s+\w+)+): (?P<text>.+(?:\n(?P=indent) .*)*)$", re.MULTILINE)
+"""An entry of Args, Attributes or Raises with several names."""
+
+ERRORS = re.compile(r"^(?P<indent> +)(?P<names>\w+Error(?:, \w+Error)*)\.$", re.MULTILINE)
+"""An entry of Raises with nothing but names."""
 
 NAME = re.compile(r"(?<!\[)`(?P<name>\w+)(?:\.(?P<member>\w+))?`(?!\])")
 """Code that may be a public name, or a method of one."""
 
 
 class Docstrings(griffe.Extension):
-    """Literal blocks become fenced ones, and public names become links to where they are shown."""
+    """Makes Google style and Markdown of them."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Called by griffe when the whole package was read."""
@@ -24,10 +34,22 @@ class Docstrings(griffe.Extension):
 
     def _visit(self, obj: griffe.Object) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = NAME.sub(self._link, LITERAL.sub(_fence, obj.docstring.value))
+            text = obj.docstring.value
+            for pattern, write in (LITERAL, _fence), (SHARED, _split), (ERRORS, self._tell), (NAME, self._link):
+                text = pattern.sub(write, text)
+            obj.docstring.value = text
         for member in obj.members.values():
             if not member.is_alias:
                 self._visit(member)
+
+    def _tell(self, match: re.Match[str]) -> str:
+        """Each error with what its class says first."""
+        lines = []
+        for name in match["names"].split(", "):
+            docstring = self._public[name].docstring
+            assert docstring is not None, f"{name} has no docstring"
+            lines.append(f"{match['indent']}{name}: {docstring.value.splitlines()[0]}")
+        return "\n".join(lines)
 
     def _link(self, match: re.Match[str]) -> str:
         name, member = match["name"], match["member"]
@@ -36,8 +58,8 @@ class Docstrings(griffe.Extension):
             return match[0]
         if member is None:
             return f"[{match[0]}][aiopg.{name}]"
-        methods = shown.final_target.all_members
-        return f"[{match[0]}][aiopg.{name}.{member}]" if member in methods else match[0]
+        members = shown.final_target.all_members
+        return f"[{match[0]}][aiopg.{name}.{member}]" if member in members else match[0]
 
 
 def _fence(match: re.Match[str]) -> str:
@@ -45,3 +67,7 @@ def _fence(match: re.Match[str]) -> str:
     language = "text" if any("──" in line for line in lines) else "python"
     before = [f"{match['before']}:", ""] if match["before"].strip() else []
     return "\n".join([*before, f"```{language}", *lines, "```"])
+
+
+def _split(match: re.Match[str]) -> str:
+    return "\n".join(f"{match['indent']}{name}: {match['text']}" for name in re.split(r",\s+", match["names"]))
