@@ -69,7 +69,7 @@ check: lint types layers test test-tls
 	touch $@
 
 docs: .venv/.docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 simulate: .venv/.ready
 	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1-50000) --jobs 2

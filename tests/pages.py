@@ -5,8 +5,8 @@ Which blocks run:
 - `python`: a program that must end well. One that begins with `# NAME.py` is a file of that name, for commands of the
   page; any other is run by itself.
 - `console`: its lines with `$` are commands, run in the order of the page, in one shell and in one directory with the
-  page's files; the other lines are what they say, in whatever order. `make`, `pip` and `git` are not run: the target and
-  the extra that are named must be there.
+  page's files; the other lines are what they say, in whatever order. `make`, `pip` and `git` are not run: the target
+  and the extra that are named must be there.
 - Anything else (`text`, `sh`, `diff`, ...) is to be read, or is run by a test of its own.
 
 `with_free_ports` makes ports of 294xx and 295xx others, which are free.

@@ -1,4 +1,4 @@
-"""The reference has every public name, and no other. `make docs` makes it of the docstrings, with warnings as errors."""
+"""The reference has every public name, and no other. `make docs` makes it of the docstrings; warnings are errors."""
 
 from __future__ import annotations
 

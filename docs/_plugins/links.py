@@ -15,6 +15,6 @@ def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:
 
     def lead_out(link: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(folder, link[1]))
-        return link[0] if path.startswith("docs/") else f"]({FILES}/{path}{link[2]})"
+        return link[0] if path.startswith("docs/") else f"]({FILES}/{path}{link[2] or ''})"
 
     return re.sub(r"\]\((\.\./[^)#\s]*)(#[^)\s]*)?\)", lead_out, markdown)
