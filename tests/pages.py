@@ -46,7 +46,6 @@ class Page:
     """What is in the text of one page."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
         self.programs: list[str] = []
         """Those that are run by themselves."""
         self.files: dict[str, str] = {}
