@@ -11,8 +11,8 @@ from typing import Any
 
 import griffe
 
-LITERAL = re.compile(r"^(?P<before>.*)::\n\n(?P<block>(?:(?: {4}.*)?\n)* {4}.*)$", re.MULTILINE)
-"""A block of code that is announced, at the end of a line or on a line of its own."""
+LITERAL = re.compile(r"^(?P<before>.*?)(?P<alone> |^)?::\n\n(?P<block>(?:(?: {4}.*)?\n)* {4}.*)$", re.MULTILINE)
+"""A block of code that is announced: by a colon more at the end of a sentence, behind one, or on a line of its own."""
 
 SHARED = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:,\s+\w+)+): (?P<text>.+(?:\n(?P=indent) .*)*)$", re.MULTILINE)
 """An entry of Args, Attributes or Raises with several names."""
@@ -65,8 +65,8 @@ class Docstrings(griffe.Extension):
 def _fence(match: re.Match[str]) -> str:
     lines = [line[4:] for line in match["block"].splitlines()]
     language = "text" if any("──" in line for line in lines) else "python"
-    before = [f"{match['before']}:", ""] if match["before"].strip() else []
-    return "\n".join([*before, f"```{language}", *lines, "```"])
+    before = match["before"] if match["alone"] is not None else f"{match['before']}:"
+    return "\n".join([before, "", f"```{language}", *lines, "```"])
 
 
 def _split(match: re.Match[str]) -> str:
