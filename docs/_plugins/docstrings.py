@@ -1,7 +1,8 @@
 """What our docstrings have and mkdocstrings does not know.
 
-Literal blocks (`::`), several names with one text (`rank, world_size: this process's place.`), errors without a text of
-their own (`GroupAbortedError, StoreLostError.`), and public names in backticks, which become links.
+Literal blocks (`::`), sections of one sentence (`Raises: as `create`.`), several names with one text (`rank, world_size:
+this process's place.`), errors without a text of their own (`GroupAbortedError, StoreLostError.`), and public names in
+backticks, which become links.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import griffe
 
 LITERAL = re.compile(r"^(?P<before>.*?)(?P<alone> |^)?::\n\n(?P<block>(?:(?: {4}.*)?\n)* {4}.*)$", re.MULTILINE)
 """A block of code that is announced: by a colon more at the end of a sentence, behind one, or on a line of its own."""
+
+SENTENCE = re.compile(r"^(?P<section>Raises|Returns): (?P<text>.+(?:\n +.+)*)$", re.MULTILINE)
+"""A section whose text begins behind its name."""
 
 SHARED = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:,\s+\w+)+): (?P<text>.+(?:\n(?P=indent) .*)*)$", re.MULTILINE)
 """An entry of Args, Attributes or Raises with several names."""
@@ -35,7 +39,13 @@ class Docstrings(griffe.Extension):
     def _visit(self, obj: griffe.Object) -> None:
         if obj.docstring is not None:
             text = obj.docstring.value
-            for pattern, write in (LITERAL, _fence), (SHARED, _split), (ERRORS, self._tell), (NAME, self._link):
+            for pattern, write in (
+                (LITERAL, _fence),
+                (SENTENCE, _join),
+                (SHARED, _split),
+                (ERRORS, self._tell),
+                (NAME, self._link),
+            ):
                 text = pattern.sub(write, text)
             obj.docstring.value = text
         for member in obj.members.values():
@@ -58,8 +68,9 @@ class Docstrings(griffe.Extension):
             return match[0]
         if member is None:
             return f"[{match[0]}][aiopg.{name}]"
-        members = shown.final_target.all_members
-        return f"[{match[0]}][aiopg.{name}.{member}]" if member in members else match[0]
+        found = shown.final_target.all_members.get(member)
+        is_shown = found is not None and found.has_docstring
+        return f"[{match[0]}][aiopg.{name}.{member}]" if is_shown else match[0]
 
 
 def _fence(match: re.Match[str]) -> str:
@@ -67,6 +78,10 @@ def _fence(match: re.Match[str]) -> str:
     language = "text" if any("──" in line for line in lines) else "python"
     before = match["before"] if match["alone"] is not None else f"{match['before']}:"
     return "\n".join([before, "", f"```{language}", *lines, "```"])
+
+
+def _join(match: re.Match[str]) -> str:
+    return f"**{match['section']}:** " + " ".join(match["text"].split())
 
 
 def _split(match: re.Match[str]) -> str:
