@@ -1,6 +1,6 @@
 """What our docstrings have and mkdocstrings does not know.
 
-Literal blocks (`::`), sections of one sentence (`Raises: as `create`.`), several names with one text (`rank, world_size:
+Literal blocks (`::`), sections of one sentence (`Raises: as create.`), several names with one text (`rank, world_size:
 this process's place.`), errors without a text of their own (`GroupAbortedError, StoreLostError.`), and public names in
 backticks, which become links.
 """
