@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
 
-.PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers
+.PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers docs
 .PHONY: bench bench-quick bench-page bench-strangers bench-large bench-scale simulate chaos crash fuzz clean
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test         all tests"
 	@echo "make test-tls     the tests of many processes once more, over TLS and over mutual TLS"
 	@echo "make check        ruff, mypy --strict, import-linter, all tests, test-tls"
+	@echo "make docs         the documentation as a site in build/docs, warnings as errors"
 	@echo "make simulate     50,000 seeds of the simulator (SEEDS=A-B for others)"
 	@echo "make chaos        1,000 broken connections under load; the long tests of liveness"
 	@echo "make crash        a store with a journal killed 100 times under load, in each mode"
@@ -62,6 +63,13 @@ layers: .venv/.ready
 	$(BIN)/lint-imports
 
 check: lint types layers test test-tls
+
+.venv/.docs: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 simulate: .venv/.ready
 	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1-50000) --jobs 2
