@@ -12,6 +12,7 @@ import runpy
 import signal
 import sys
 import time
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -314,6 +315,42 @@ def same_node(rank: int, world_size: int, port: int) -> Any:
     group.close()
 
 
+def stand_in(name: str, **attributes: object) -> None:
+    """A module in the place of one that needs the whole of vLLM."""
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name]).update(attributes)
+
+
+def coordinator(rank: int, world_size: int, port: int) -> Any:
+    """vLLM's StatelessGroupCoordinator over a patched vLLM."""
+    # The engine's configuration, of which there is none, and what needs a GPU and is not used.
+    stand_in("vllm.config", get_current_vllm_config_or_none=lambda: None)
+    stand_in("vllm.distributed.device_communicators.cuda_communicator", CudaCommunicator=object)
+    integration.patch()
+    from vllm.distributed.stateless_coordinator import StatelessGroupCoordinator
+
+    store = torch.distributed.TCPStore(HOST, port, world_size, rank == 0)
+    made = StatelessGroupCoordinator(
+        [[*range(world_size)]], rank, "gloo", False, store, global_rank=rank, global_world_size=world_size
+    )
+    assert type(made.tcp_store_group) is integration.StatelessProcessGroup
+    weights = {"layer": torch.arange(6).view(2, 3).to(torch.bfloat16), "empty": torch.zeros(0), "step": 7}
+    received = [made.broadcast_tensor_dict(weights if rank == 0 else None, 0)]
+    if rank == 0:
+        made.send_tensor_dict(weights, 1)
+        made.send_object({"text": "x"}, 1)
+    elif rank == 1:
+        received.append(made.recv_tensor_dict(0))
+        assert made.recv_object(0) == {"text": "x"}
+    for tensors in received:
+        assert tensors.keys() == weights.keys()
+        assert tensors["step"] == 7
+        assert all(same(tensors[name], weights[name]) for name in ("layer", "empty"))
+    assert made.broadcast_object_list([rank, "b"], 1) == [1, "b"]
+    assert made.broadcast(torch.full((2,), rank), 1).tolist() == [1, 1]
+    made.barrier()
+
+
 def barriers(rank: int, world_size: int, port: int, count: int, store: int) -> Any:
     """A barrier for each parameter, as a trainer syncs weights: seconds, and memory of this rank and of the store."""
     group = make(rank, world_size, port)
@@ -336,7 +373,7 @@ def barriers(rank: int, world_size: int, port: int, count: int, store: int) -> A
 
 def dropped(rank: int, world_size: int, port: int) -> Any:
     """A group ends with its last reference; the same place can be taken again at once."""
-    for turn in range(5):
+    for turn in range(4):
         group = make(rank, world_size, port)
         assert group.all_gather_obj([turn, rank]) == [[turn, src] for src in range(world_size)]
         if turn == 2:
@@ -403,6 +440,68 @@ def patched(rank: int, world_size: int, port: int) -> Any:
     assert not [name for name in vars(theirs) if "aiopg" in name]
     group.barrier()
     group.close()
+
+
+def plugged(rank: int, world_size: int, port: int) -> Any:
+    """What vLLM's own processes do when they begin: nothing, or as the environment says."""
+    from vllm import plugins
+
+    theirs = utils.StatelessProcessGroup
+    original = vars(theirs)["create"]
+    for asked in (None, "", "0"):
+        begin(plugins, asked)
+        assert vars(theirs)["create"] is original
+    with raises(ValueError, "AIOPG_PATCH_VLLM must be 1 or 0, not 'yes'"):
+        begin(plugins, "yes")
+    begin(plugins, "1")
+    with theirs.create(HOST, port, rank, world_size) as group:
+        assert type(group) is integration.StatelessProcessGroup
+
+
+def begin(plugins: Any, asked: str | None) -> None:
+    os.environ.pop("AIOPG_PATCH_VLLM", None)
+    if asked is not None:
+        os.environ["AIOPG_PATCH_VLLM"] = asked
+    plugins.plugins_loaded = False
+    plugins.load_general_plugins()
+
+
+def hostile(rank: int, world_size: int, port: int) -> Any:
+    """What a member sends as a tensor that is none is refused, and makes no room for what it only declares."""
+    unique_id = pynccl_wrapper.ncclUniqueId
+    strange = aiopg.codec.TypeRegistry()
+    strange.register(Note, name=f"{unique_id.__module__}.ncclUniqueId", encode=lambda note: b"short", decode=Note)
+    elements = torch.arange(8, dtype=torch.uint8).numpy()
+    refused: list[tuple[Any, str]] = [
+        (("torch.Tensor", "float32", (2,), b"bytes"), "no bytes"),
+        (("torch.Tensor", "float32", (2,), elements.astype("f4")), "no bytes"),
+        (("torch.Tensor", "float32", (3,), elements), "does not come to 8 bytes"),
+        (("torch.Tensor", "float32", (-2, -1), elements), "no tuple of sizes"),
+        (("torch.Tensor", "float32", [2], elements), "no tuple of sizes"),
+        (("torch.Tensor", "float32", (True, 2), elements), "no tuple of sizes"),
+        (("torch.Tensor", "float32", (1,) * 65 + (2,), elements), "no tuple of sizes"),
+        (("torch.Tensor", "float32", (2**40, 2**40, 0), elements[:0]), "makes no tensor"),
+        (("torch.Tensor", "float32", (2**70, 0), elements[:0]), "makes no tensor"),
+        (("torch.Tensor", "quint8", (8,), elements), "no dtype 'quint8'"),
+        (("torch.Tensor", "load", (8,), elements), "no dtype 'load'"),
+        (("torch.Tensor", 7, (8,), elements), "no dtype 7"),
+        (("torch.Tensor", "bool", (8,), elements), "neither 0 nor 1"),
+    ]
+    if rank == 0:
+        codec = aiopg.MsgpackCodec(strange)
+        with aiopg.StatelessGroup.create(HOST, port, rank, world_size, codec=codec) as stranger:
+            for parts, _ in refused:
+                stranger.send(parts, 1)
+            stranger.send(Note(""), 1)
+            stranger.barrier()
+        return
+    with make(rank, world_size, port) as group:
+        for _, reason in refused:
+            with raises(aiopg.CodecError, reason):
+                group.recv(torch.zeros(8, dtype=torch.uint8), 0)
+        with raises(aiopg.CodecError, "a ncclUniqueId has 128 bytes"):
+            group.recv_obj(0)
+        group.barrier()
 
 
 def listening(rank: int, world_size: int, port: int) -> Any:

@@ -4,6 +4,7 @@
   that `PyNcclCommunicator(group, device)` and everything else takes it, and that does all its work with aiopg.
 - `StatelessProcessGroup` is its class, for programs that import vLLM's: change the import line.
 - `patch()` makes vLLM's own `StatelessProcessGroup.create` return such groups, for programs that are not to be changed.
+  With AIOPG_PATCH_VLLM=1 in the environment vLLM's engine and workers do so by themselves: `plugin` is what they call.
 
 Importing this module does not import vLLM; the first use of one of these does.
 
@@ -23,9 +24,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aiopg.integrations.vllm._patch import group_class, patch, stateless_group, unpatch
+from aiopg.integrations.vllm._patch import group_class, patch, plugin, stateless_group, unpatch
 
-__all__ = ["StatelessProcessGroup", "patch", "stateless_group", "unpatch"]
+__all__ = ["StatelessProcessGroup", "patch", "plugin", "stateless_group", "unpatch"]
 
 if TYPE_CHECKING:
     from aiopg.integrations.vllm._group import StatelessProcessGroup as StatelessProcessGroup

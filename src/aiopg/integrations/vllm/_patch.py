@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from socket import socket as Socket
 from types import TracebackType
@@ -13,7 +14,10 @@ from aiopg.integrations.vllm._found import find_group_class
 if TYPE_CHECKING:
     from aiopg.integrations.vllm._group import StatelessProcessGroup
 
-__all__ = ["Patch", "group_class", "patch", "stateless_group", "unpatch"]
+__all__ = ["Patch", "group_class", "patch", "plugin", "stateless_group", "unpatch"]
+
+SWITCH = "AIOPG_PATCH_VLLM"
+"""The variable of the environment by which vLLM's own processes patch themselves."""
 
 _ORIGINAL = "_create_before_aiopg"
 """What vLLM's class has its own `create` by while it is patched."""
@@ -115,6 +119,22 @@ def unpatch() -> None:
     if original is not None:
         theirs.create = original
         delattr(theirs, _ORIGINAL)
+
+
+def plugin() -> None:
+    """What vLLM calls in each of its processes (entry point `vllm.general_plugins`): `patch()` if it is asked for.
+
+    It is where AIOPG_PATCH_VLLM in the environment is 1; where it is not set, or 0 or empty, nothing happens.
+
+    Raises:
+        ValueError: it is something else.
+        ImportError: as `patch`.
+    """
+    asked = os.environ.get(SWITCH, "")
+    if asked not in ("", "0", "1"):
+        raise ValueError(f"{SWITCH} must be 1 or 0, not {asked!r}")
+    if asked == "1":
+        patch()
 
 
 def _original(theirs: Any) -> Any:

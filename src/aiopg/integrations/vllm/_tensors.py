@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -32,6 +33,9 @@ MARK = "torch.Tensor"
 
 _DIMENSIONS = 64
 """More than any tensor has; what a peer sends may say anything."""
+
+_PLAIN_DTYPE = re.compile(r"bool|u?int[0-9]+|b?float[0-9]\w*|complex[0-9]+", re.ASCII)
+"""Names of dtypes whose elements are what their bytes say; not those that are quantized, which need a scale too."""
 
 
 def check_tensor(tensor: Any) -> None:
@@ -71,6 +75,8 @@ def build_tensor(obj: object) -> Any:
         raise _refused("its elements are no bytes")
     if math.prod(shape) * dtype.itemsize != elements.size:
         raise _refused(f"shape {shape} of {dtype} does not come to {elements.size} bytes")
+    if dtype is torch.bool and elements.size and elements.max() > 1:
+        raise _refused("a bool that is neither 0 nor 1")  # compiled code may count it for more than one
     try:
         if not elements.size:
             return torch.empty(shape, dtype=dtype)
@@ -81,7 +87,8 @@ def build_tensor(obj: object) -> Any:
 
 def dtype_named(name: object) -> Any:
     """The dtype of torch by this name. Raises `CodecError`."""
-    dtype = getattr(torch, name, None) if type(name) is str else None
+    plain = type(name) is str and _PLAIN_DTYPE.fullmatch(name)
+    dtype = getattr(torch, str(name), None) if plain else None
     if not isinstance(dtype, torch.dtype):
         raise _refused(f"torch {torch.__version__} has no dtype {name!r:.80}")
     return dtype
