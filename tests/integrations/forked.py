@@ -14,7 +14,9 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +26,7 @@ class Forked:
     """The process that ranks of the programs in a module are forked from; it ends with the block.
 
     Args:
-        programs: name of the module; its functions are the programs.
+        programs: a package; the functions of its modules are the programs, "MODULE.FUNCTION".
         patience: seconds a rank may take.
     """
 
@@ -88,12 +90,14 @@ def _read(pid: int, reader: int) -> Any:
     return json.loads(text) if text else [None if code < 0 else f"it ended with {code}", None]
 
 
-def main(module: str, patience: float) -> None:
+def main(package: str, patience: float) -> None:
     """Fork ranks until there is nothing more to read."""
-    programs = __import__(module, fromlist=["*"])
+    for found in iter_modules(import_module(package).__path__):
+        import_module(f"{package}.{found.name}")
     for line in sys.stdin:
         program, world_size, arguments = json.loads(line)
-        function = getattr(programs, program)
+        module, _, name = program.partition(".")
+        function = getattr(import_module(f"{package}.{module}"), name)
         ranks = [_fork(function, rank, world_size, arguments, patience) for rank in range(world_size)]
         print(json.dumps([_read(*rank) for rank in ranks]), flush=True)
 

@@ -31,7 +31,7 @@ GROWTH_BYTES = 1 << 19
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Forked]:
     """What ranks are forked from."""
-    with Forked("tests.integrations.vllm_programs", 600 if LONG else 50) as forked:
+    with Forked("tests.integrations.vllm_ranks", 600 if LONG else 50) as forked:
         yield forked
 
 
@@ -40,11 +40,11 @@ def ranks() -> Iterator[Forked]:
 
 def test_it_is_a_group_of_vllm_s(ranks: Forked) -> None:
     """isinstance holds, and every field of the dataclass is there, with its meaning."""
-    ranks.run("identity", 2, free_port())
+    ranks.run("methods.identity", 2, free_port())
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-@pytest.mark.parametrize("program", ["objects", "tensors", "reductions"])
+@pytest.mark.parametrize("program", ["methods.objects", "methods.tensors", "methods.reductions"])
 def test_the_methods_do_what_vllm_s_do(ranks: Forked, program: str, world_size: int) -> None:
     """Objects, tensors of every dtype and order in memory, and reductions that are the same on all ranks."""
     ranks.run(program, world_size, free_port())
@@ -52,22 +52,22 @@ def test_the_methods_do_what_vllm_s_do(ranks: Forked, program: str, world_size: 
 
 def test_nothing_is_pickled(ranks: Forked) -> None:
     """All methods work where pickle raises."""
-    ranks.run("without_pickle", 2, free_port())
+    ranks.run("methods.without_pickle", 2, free_port())
 
 
 def test_a_large_tensor_passes(ranks: Forked) -> None:
     """12 MB, which are encoded off the event loop."""
-    ranks.run("large", 2, free_port())
+    ranks.run("methods.large", 2, free_port())
 
 
 def test_mistakes_are_told(ranks: Forked) -> None:
     """A wrong shape, dtype, op, kind of message or class is named, and the group goes on."""
-    ranks.run("mistakes", 2, free_port())
+    ranks.run("methods.mistakes", 2, free_port())
 
 
 def test_what_a_member_sends_is_not_believed(ranks: Forked) -> None:
     """Parts that make no tensor, and bytes that make no structure, are a CodecError; the group goes on."""
-    ranks.run("hostile", 2, free_port())
+    ranks.run("methods.hostile", 2, free_port())
 
 
 # ----------------------------------------------------------------------------------------- what is done with it
@@ -76,24 +76,24 @@ def test_what_a_member_sends_is_not_believed(ranks: Forked) -> None:
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_pynccl_takes_it(ranks: Forked, world_size: int) -> None:
     """The real PyNcclCommunicator, up to the GPU: its ncclUniqueId, a ctypes structure, reaches every rank."""
-    ranks.run("communicator", world_size, free_port())
+    ranks.run("uses.communicator", world_size, free_port())
 
 
 def test_vllm_s_own_functions_work_over_it(ranks: Forked) -> None:
     """in_the_same_node_as, the metadata of a dict of tensors, a MessageQueue's handle."""
-    ranks.run("same_node", 2, free_port())
+    ranks.run("uses.same_node", 2, free_port())
 
 
 def test_vllm_s_coordinator_works_over_it(ranks: Forked) -> None:
     """The one of elastic expert parallelism, which binds sockets first: dicts of tensors, objects, barriers."""
-    ranks.run("coordinator", 2, free_port())
+    ranks.run("uses.coordinator", 2, free_port())
 
 
 @pytest.mark.timeout(600 if LONG else 60)
 def test_a_barrier_for_each_parameter_leaves_nothing_behind(ranks: Forked) -> None:
     """Memory of the members and of the store stays what it was: 4,000 barriers, or 100,000 with AIOPG_TEST_LONG=1."""
     with serving() as (url, pid):
-        told = ranks.run("barriers", 2, int(url.rpartition(":")[2]), BARRIERS, pid)
+        told = ranks.run("uses.barriers", 2, int(url.rpartition(":")[2]), BARRIERS, pid)
     print(f"{BARRIERS} barriers of 2: {told}")
     for rank in told:
         (own, store), (own_after, store_after) = rank["memory"]
@@ -108,8 +108,8 @@ def test_a_script_for_vllm_s_group_runs_unchanged(ranks: Forked, tmp_path: Path)
     assert text.count(IMPORT) == 1
     changed = tmp_path / "script.py"
     changed.write_text(text.replace(IMPORT, "from aiopg.integrations.vllm import StatelessProcessGroup"))
-    theirs = ranks.run("script", 3, str(HERE / "script_for_vllm.py"), free_port())
-    ours = ranks.run("script", 3, str(changed), free_port())
+    theirs = ranks.run("uses.script", 3, str(HERE / "script_for_vllm.py"), free_port())
+    ours = ranks.run("uses.script", 3, str(changed), free_port())
     assert ours == theirs
     assert [lines[-1] for lines in ours] == ["done"] * 3
 
@@ -126,7 +126,7 @@ def test_the_programs_in_the_docs_run(ranks: Forked, tmp_path: Path, block: int)
     assert len(blocks()) == 2
     program = tmp_path / "program.py"
     program.write_text(blocks()[block].replace("29501", str(free_port())))
-    first, second = ranks.run("script", 2, str(program), 0)
+    first, second = ranks.run("uses.script", 2, str(program), 0)
     assert first == second == ["7 [0, 1]"]
 
 
@@ -135,13 +135,13 @@ def test_the_programs_in_the_docs_run(ranks: Forked, tmp_path: Path, block: int)
 
 def test_a_group_ends_with_its_last_reference(ranks: Forked) -> None:
     """vLLM's has no close(); who drops it can make the next one on the same port at once."""
-    ranks.run("dropped", 2, free_port())
+    ranks.run("life.dropped", 2, free_port())
 
 
 @pytest.mark.parametrize("victim", [0, 2])
 def test_the_death_of_a_rank_is_told(ranks: Forked, victim: int) -> None:
     """Where vLLM's others wait for store_timeout, ours know in seconds who it is, and can go on without it."""
-    told = ranks.run("death", 4, free_port(), victim)
+    told = ranks.run("life.death", 4, free_port(), victim)
     assert told.pop(victim) is None
     assert max(told) < 5 * SLOW
 
@@ -149,22 +149,22 @@ def test_the_death_of_a_rank_is_told(ranks: Forked, victim: int) -> None:
 def test_it_can_use_a_store_that_runs(ranks: Forked) -> None:
     """By URL, and over a group in hand."""
     with serving() as (url, _):
-        ranks.run("at_a_store", 2, url)
+        ranks.run("life.at_a_store", 2, url)
 
 
 def test_a_listening_socket_is_served_on(ranks: Forked) -> None:
     """listen_socket, as vLLM's create has it."""
-    ranks.run("listening", 2, free_port())
+    ranks.run("life.listening", 2, free_port())
 
 
 def test_patch_makes_vllm_s_create_ours(ranks: Forked) -> None:
     """And back, in any nesting; again and again changes nothing."""
-    ranks.run("patched", 2, free_port())
+    ranks.run("life.patched", 2, free_port())
 
 
 def test_vllm_s_processes_patch_themselves(ranks: Forked) -> None:
     """vLLM loads the plugin, which does what AIOPG_PATCH_VLLM says, and else nothing."""
-    ranks.run("plugged", 2, free_port())
+    ranks.run("life.plugged", 2, free_port())
 
 
 # ------------------------------------------------------------------------------------------------------ no vLLM
