@@ -13,6 +13,7 @@ from vllm.distributed.device_communicators import pynccl_wrapper
 
 import aiopg
 from aiopg.integrations import vllm as integration
+from aiopg.integrations.vllm._tensors import MARK
 from tests.integrations.vllm_ranks.common import HOST, Note, make, raises, same, tensor_of
 
 DTYPES = ("bfloat16", "float16", "float32", "float64", "int8", "uint8", "int64", "bool", "complex64", "float8_e4m3fn")
@@ -193,19 +194,19 @@ def hostile(rank: int, world_size: int, port: int) -> Any:
     strange.register(Note, name=f"{unique_id.__module__}.ncclUniqueId", encode=lambda note: b"short", decode=Note)
     elements = torch.arange(8, dtype=torch.uint8).numpy()
     refused: list[tuple[Any, str]] = [
-        (("torch.Tensor", "float32", (2,), b"bytes"), "no bytes"),
-        (("torch.Tensor", "float32", (2,), elements.astype("f4")), "no bytes"),
-        (("torch.Tensor", "float32", (3,), elements), "does not come to 8 bytes"),
-        (("torch.Tensor", "float32", (-2, -1), elements), "no tuple of sizes"),
-        (("torch.Tensor", "float32", [2], elements), "no tuple of sizes"),
-        (("torch.Tensor", "float32", (True, 2), elements), "no tuple of sizes"),
-        (("torch.Tensor", "float32", (1,) * 65 + (2,), elements), "no tuple of sizes"),
-        (("torch.Tensor", "float32", (2**40, 2**40, 0), elements[:0]), "makes no tensor"),
-        (("torch.Tensor", "float32", (2**70, 0), elements[:0]), "makes no tensor"),
-        (("torch.Tensor", "quint8", (8,), elements), "no dtype 'quint8'"),
-        (("torch.Tensor", "load", (8,), elements), "no dtype 'load'"),
-        (("torch.Tensor", 7, (8,), elements), "no dtype 7"),
-        (("torch.Tensor", "bool", (8,), elements), "neither 0 nor 1"),
+        ((MARK, "float32", (2,), b"bytes"), "no bytes"),
+        ((MARK, "float32", (2,), elements.astype("f4")), "no bytes"),
+        ((MARK, "float32", (3,), elements), "does not come to 8 bytes"),
+        ((MARK, "float32", (-2, -1), elements), "no tuple of sizes"),
+        ((MARK, "float32", [2], elements), "no tuple of sizes"),
+        ((MARK, "float32", (True, 2), elements), "no tuple of sizes"),
+        ((MARK, "float32", (1,) * 65 + (2,), elements), "no tuple of sizes"),
+        ((MARK, "float32", (2**40, 2**40, 0), elements[:0]), "makes no tensor"),
+        ((MARK, "float32", (2**70, 0), elements[:0]), "makes no tensor"),
+        ((MARK, "quint8", (8,), elements), "no dtype 'quint8'"),
+        ((MARK, "load", (8,), elements), "no dtype 'load'"),
+        ((MARK, 7, (8,), elements), "no dtype 7"),
+        ((MARK, "bool", (8,), elements), "neither 0 nor 1"),
     ]
     if rank == 0:
         codec = aiopg.MsgpackCodec(strange)

@@ -13,6 +13,7 @@ import torch.distributed
 from aiopg.errors import CodecError
 
 __all__ = [
+    "MARK",
     "build_tensor",
     "check_tensor",
     "describe",
@@ -29,7 +30,8 @@ Packed = tuple[str, str, tuple[int, ...], "np.ndarray[Any, Any]"]
 Plain parts, so that the codec takes the elements of a large one piece by piece, off the event loop.
 """
 
-MARK = "torch.Tensor"
+MARK = "aiopg.integrations.vllm: a tensor"
+"""What no object is likely to begin with."""
 
 _DIMENSIONS = 64
 """More than any tensor has; what a peer sends may say anything."""
@@ -79,7 +81,7 @@ def build_tensor(obj: object) -> Any:
         raise _refused("a bool that is neither 0 nor 1")  # compiled code may count it for more than one
     try:
         if not elements.size:
-            return torch.empty(shape, dtype=dtype)
+            return torch.empty(shape, dtype=dtype, device="cpu")  # not the device that is the default
         return torch.from_numpy(elements).view(dtype).reshape(shape)
     except (RuntimeError, TypeError, OverflowError) as error:  # a size that torch cannot hold, beside one of 0
         raise _refused(f"shape {shape} of {dtype} makes no tensor: {error}") from error
@@ -132,4 +134,4 @@ def describe(tensor: Any) -> str:
 
 
 def _refused(reason: str) -> CodecError:
-    return CodecError("payload", MARK, reason)
+    return CodecError("payload", "torch.Tensor", reason)
