@@ -78,7 +78,7 @@ class Replica:
         """Be ready while all servers are there; when one is gone, wait until it is there again."""
         while True:
             try:
-                group = await AsyncStatelessGroup.from_env(store_timeout=5)
+                group = await AsyncStatelessGroup.from_env()
                 try:
                     await self._be_one_of(group)
                 finally:
@@ -97,7 +97,7 @@ class Replica:
             log.error("not ready: %s", self._trouble)
         else:
             # Here is where the model would be loaded; behind the barrier all have it.
-            await group.barrier(timeout=60)
+            await group.barrier(timeout=600)
             self._agreed = agreed
             log.info("ready: all %d servers have version %d", group.world_size, agreed)
         async with aclosing(group.events()) as events:
