@@ -24,6 +24,7 @@ class Server(Program):
         place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting_port)}
         super().__init__(example("fastapi_service.py"), "0", environment=place | {"MODEL_VERSIONS": versions})
         self.port = 0
+        self._heard: list[str] = []
         # Without connections that are kept: a server that ends closes them.
         self._http = httpx.Client(timeout=LONG, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
@@ -35,12 +36,17 @@ class Server(Program):
         self._http.base_url = httpx.URL(found[0])
 
     def wait_for(self, text: str) -> str:
-        """The next line of its log with this text."""
+        """The first line of its log with this text that was not waited for before."""
         assert self.process.stderr is not None
+        for line in self._heard:
+            if text in line:
+                self._heard.remove(line)
+                return line
         for line in self.process.stderr:
             assert line.startswith(("INFO:", "ERROR:")), line
             if text in line:
                 return line
+            self._heard.append(line)
         raise AssertionError(f"it ended before it said {text!r}")
 
     def get(self, path: str) -> tuple[int, object]:
