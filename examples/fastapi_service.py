@@ -102,7 +102,7 @@ class Replica:
             log.info("ready: all %d servers have version %d", group.world_size, agreed)
         async with aclosing(group.events()) as events:
             async for event in events:
-                if event.what != "joined":
+                if event.what in ("left", "lost", "aborted"):
                     self._trouble = f"rank {event.rank} {event.what}: {event.text}"
                     return
 
@@ -155,6 +155,7 @@ if __name__ == "__main__":
     if "RANK" not in os.environ:
         sys.exit(__doc__)
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000 + int(os.environ["RANK"])
-    # When it has stopped, uvicorn raises the signal that stopped it once more: here that is a good end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        # When it has stopped, uvicorn raises the signal that stopped it once more: here that is a good end.
+        signal.signal(signum, lambda *_: sys.exit(0))
     Server(uvicorn.Config(app, port=port)).run()
