@@ -51,7 +51,7 @@ def test_four_lines_differ() -> None:
 
 def test_before_runs_on_vllm(start: StartProgram) -> None:
     """It prints what it is to print, with vLLM's own group."""
-    assert VLLM_DIR.exists(), "the Python files of vLLM are not there"
+    assert VLLM_DIR.exists(), f"{VLLM_DIR} is not there; `make test` fetches it"
     assert printed(start, "-c", WITH_VLLM, str(VLLM_DIR), example(BEFORE)) == PRINTED
 
 

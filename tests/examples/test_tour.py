@@ -64,6 +64,22 @@ def test_waiting_service(start: StartProgram) -> None:
     assert drained == [f"[{rank}] drained" for rank in range(3)]
 
 
+def test_waiting_service_is_not_ready_without_a_peer(start: StartProgram) -> None:
+    """When a peer is killed the other one says so, and drains as before."""
+    with served() as store:
+        place = {"WORLD_SIZE": "2", "AIOPG_URL": store.address}
+        services = [start("-u", example("waiting_service.py"), environment=place | {"RANK": r}) for r in "01"]
+        port = int(services[0].read().split()[-1])
+        while services[0].read() != "ready: all peers are there":
+            pass
+        assert ask(port) == "ready"
+        services[1].process.kill()
+        assert services[0].read().startswith("not ready: rank 1 lost")
+        assert ask(port) == "not ready"
+        services[0].process.send_signal(signal.SIGTERM)
+        assert services[0].lines()[:1] == ["drained"]
+
+
 def test_waiting_service_names_who_it_waits_for(start: StartProgram) -> None:
     """While a peer is missing the service says which one, and is not ready."""
     with served() as store:
