@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
