@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
+VLLM := benchmarks/.peers/vllm-0.33.0
 
 .PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers docs
 .PHONY: bench bench-quick bench-page bench-strangers bench-large bench-scale simulate chaos crash fuzz clean
@@ -32,8 +33,12 @@ help:
 demo: .venv/.ready
 	$(BIN)/aiopg demo
 
-test: .venv/.ready
+test: .venv/.ready $(VLLM)
 	$(BIN)/python -X dev -m pytest
+
+# The Python files of vLLM, with which its users' programs are tested: the wheel has 340 MB and is fetched once.
+$(VLLM): .venv/.ready
+	$(BIN)/python -c "from benchmarks import peers; peers.fetch({'vllm'})"
 
 # AIOPG_TLS_* and AIOPG_TOKEN are all that differs: neither the tests nor their programs know of them. Unix sockets have no
 # TLS. Both runs at once, as most of their time is waiting. What OpenSSL keeps for a connection (some 80 KiB) is no part of
@@ -103,4 +108,4 @@ bench-scale: .venv/.ready
 	$(BIN)/python -m benchmarks.scale
 
 clean:
-	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .tls
+	rm -rf .venv build benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .tls
