@@ -73,6 +73,8 @@ async def orders() -> Any:
 
 async def giver(url: str, rank: int) -> None:
     """A rank of the broadcasts."""
+    import numpy  # noqa: F401 - who receives an array has imported it
+
     from aiopg import AsyncStatelessGroup
 
     lag = Lag()

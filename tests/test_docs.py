@@ -21,6 +21,7 @@ from .system.ranks import free_port
 DOCS = Path(__file__).parents[1] / "docs"
 SECURITY = (DOCS / "security.md").read_text()
 LIMITS = (DOCS / "limits.md").read_text()
+OBJECTS = (DOCS / "objects.md").read_text()
 
 UNITS = {"": 1, "s": 1, "byte": 1, "bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -111,8 +112,19 @@ def test_the_limits_of_the_codec_are_those_that_are_told() -> None:
     for name, value in CODEC.items():
         assert number(rows()[name].partition(", and")[0]) == value
         assert f"{name}={value}" in codec
-    modules = [importlib.import_module(f"aiopg.codec.{name}") for name in ("_collisions", "_numpy", "_fields")]
+    modules = [
+        importlib.import_module(f"aiopg.codec.{name}") for name in ("_collisions", "_elements", "_numpy", "_fields")
+    ]
     for name, told in rows().items():
         if name.isupper():
             (value,) = (getattr(module, name) for module in modules if name in module.__all__)
             assert number(told) == value
+
+
+def test_the_programs_about_objects_run(tmp_path: Path) -> None:
+    """One behind another in one process, as torch takes its time to be imported."""
+    programs = blocks(OBJECTS, "python")
+    assert len(programs) == 4
+    (tmp_path / "programs.py").write_text("\n".join(programs))
+    command = [sys.executable, "-W", "error", "programs.py"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=50)

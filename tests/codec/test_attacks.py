@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from aiopg.codec import MsgpackCodec, TypeRegistry, _limits, _zones
 from aiopg.codec._collisions import MAX_COLLISIONS
+from aiopg.codec._elements import EMPTY_ELEMENTS
 from aiopg.codec._extensions import Code
 from aiopg.codec._fields import FLAG_BITS
 from aiopg.codec._limits import DEFAULT_LIMITS, LONGEST_REASON, MEMBER_BYTES, VALUE_BYTES
-from aiopg.codec._numpy import DTYPE_DEPTH, EMPTY_ELEMENTS
+from aiopg.codec._numpy import DTYPE_DEPTH
 from aiopg.errors import CodecError
 
 from .strategies import HOSTILE, extension

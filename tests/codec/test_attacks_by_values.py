@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from aiopg.codec import JsonCodec, MsgpackCodec, TypeRegistry, _zones
+from aiopg.codec._elements import EMPTY_ELEMENTS
 from aiopg.codec._fields import FLAG_BITS
 from aiopg.codec._limits import LONGEST_REASON
-from aiopg.codec._numpy import DTYPE_DEPTH, EMPTY_ELEMENTS
+from aiopg.codec._numpy import DTYPE_DEPTH
 from aiopg.errors import CodecError
 
 from .strategies import extension

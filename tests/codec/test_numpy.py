@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from aiopg.codec import MsgpackCodec
+from aiopg.codec._numpy import take_apart
 from aiopg.errors import CodecError
+
+from .test_attacks import peak_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 CODEC = MsgpackCodec()
@@ -138,24 +141,63 @@ def test_damaged_arrays_give_a_value_or_a_codec_error(which: int, data: st.DataO
         CODEC.decode(damaged)
 
 
-def test_numpy_is_imported_only_when_an_array_arrives() -> None:
-    """Programs without numpy stay without it, and one that lacks it is told what to install."""
+def test_a_process_that_has_not_imported_numpy_is_told_to() -> None:
+    """numpy is not imported by a payload: a CodecError says to do it, and afterwards the payload is read."""
     program = """if True:
         import sys
         from aiopg.codec import MsgpackCodec
         from aiopg.errors import CodecError
         codec = MsgpackCodec()
-        codec.decode(codec.encode({"a": (1, bytearray())}))
+        for payload in map(bytes.fromhex, sys.argv[1:]):
+            try:
+                codec.decode(payload)
+            except CodecError as error:
+                assert error.type.startswith("numpy."), error
+                assert "import numpy (pip install numpy)" in error.reason, error
+            else:
+                raise AssertionError
         assert "numpy" not in sys.modules
-        array = codec.decode(bytes.fromhex(sys.argv[1]))
-        assert array.tolist() == [1, 2]
-        sys.modules["numpy"] = None
-        try:
-            codec.decode(bytes.fromhex(sys.argv[1]))
-        except CodecError as error:
-            assert "pip install numpy" in error.reason
-        else:
-            raise AssertionError
+        import numpy
+        assert codec.decode(bytes.fromhex(sys.argv[1])).tolist() == [1, 2]
     """
-    payload = CODEC.encode(np.array([1, 2])).hex()
-    subprocess.run([sys.executable, "-c", program, payload], check=True, timeout=30)
+    payloads = [CODEC.encode(value).hex() for value in (np.array([1, 2]), np.float32(1))]
+    subprocess.run([sys.executable, "-c", program, *payloads], check=True, timeout=30)
+
+
+# ------------------------------------------------------------------------------------------------- copies
+
+MIB = 2**20
+FLOATS = np.arange(MIB, dtype="f8")
+
+
+def test_elements_are_read_where_they_lie() -> None:
+    """What is taken apart is the array's own memory, in rows or in columns, also of one that cannot be written."""
+    locked = np.frombuffer(bytes(MIB), "<i4")
+    for array in (FLOATS, FLOATS.reshape(1024, -1).T, FLOATS[1000:], np.zeros(MIB // 16, STRUCTURED), locked):
+        parts = take_apart(array)
+        assert parts is not None
+        elements: Any = parts[-1]
+        assert np.shares_memory(np.frombuffer(elements, "u1"), array)
+        assert len(elements) == array.nbytes
+
+
+@pytest.mark.parametrize(
+    "obj", [FLOATS, {"a": [FLOATS, "x"], "b": (1, {2})}, [np.asfortranarray(FLOATS.reshape(8, -1))]]
+)
+def test_an_array_is_copied_once_on_each_side(obj: Any) -> None:
+    """Into the payload, and out of it: what the calls allocate is the payload, and the array."""
+    size = FLOATS.nbytes
+    assert peak_of(lambda: CODEC.encode(obj)) < size + MIB
+    assert peak_of(lambda: CODEC.encode_large(obj)) < MIB  # whose payload is not counted: it is mapped
+    payload = CODEC.encode(obj)
+    for form in (payload, bytearray(payload), memoryview(payload)):
+        assert size < peak_of(lambda form=form: CODEC.decode(form)) < size + MIB  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 4095, 4096, 65535, 65536, 300_000])
+def test_an_array_of_any_size_is_written_as_the_packer_would(size: int) -> None:
+    """Where its elements go round the packer, their head is the one that msgpack writes."""
+    array = np.arange(size, dtype="u1")
+    payload = CODEC.encode([array, 1])
+    assert payload.endswith(CODEC.encode(array.tobytes()) + b"\x01")
+    assert_same(CODEC.decode(payload)[0], array)  # type: ignore[index]

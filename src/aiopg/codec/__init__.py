@@ -3,10 +3,14 @@
 `MsgpackCodec`, the default, sends None, bool, int of any size, float, complex, str (lone surrogates too),
 bytes, bytearray, list, tuple, dict with any keys that can be sent, set, frozenset, date, time, datetime
 (naive, or with a `timezone` or a `ZoneInfo`), timedelta, Decimal, UUID, the addresses of `ipaddress`, the
-paths of `pathlib`, numpy arrays and scalars of fixed-size dtypes, and registered classes (`register_type`):
-Enums, dataclasses, NamedTuples and any other class with a pair of functions. Only exact types count: a
-subclass would come back as its base, so it is refused unless it is registered. NaN comes back as NaN; one
-object that is met twice comes back as two.
+paths of `pathlib`, numpy arrays and scalars of fixed-size dtypes, torch tensors in the processor's memory, torch's
+dtypes, Sizes and devices, and registered classes (`register_type`): Enums, dataclasses, NamedTuples, attrs classes,
+models of pydantic 2, structures of ctypes, and any other class with a pair of functions. Only exact types count: a
+subclass would come back as its base, so it is refused unless it is registered. NaN comes back as NaN; one object that
+is met twice comes back as two. docs/objects.md has a table of what comes back.
+
+numpy, torch, pydantic and attrs are never imported from here: a process that is to send or receive values of theirs
+has imported them itself.
 
 Decoding calls nothing but the classes and functions that this process registered, which may get whatever a peer
 chose to send; how much it may take is limited (`_limits` has the table). `unsafe_pickle` is a codec that pickles: it is
@@ -38,7 +42,9 @@ key, its text.
 
 Marked arrays: 0 tuple, items; 1 set and 2 frozenset, members; 3 registered class, name and content; 4 numpy
 array, dtype, shape, "C" or "F", elements; 5 numpy scalar, dtype, element. A dtype is numpy's `dtype.str`; or
-a map with the keys names, formats, offsets, titles, itemsize and aligned; or an array of dtype and shape.
+a map with the keys names, formats, offsets, titles, itemsize and aligned; or an array of dtype and shape. 6 torch
+tensor, name of its dtype, shape, elements in the order of a contiguous tensor and in the sender's byte order, which is
+little-endian wherever torch runs; 7 torch's "dtype" and its name, "Size" and sizes, or "device" and its text.
 """
 
 from __future__ import annotations

@@ -5,38 +5,38 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["FLAG_BITS", "Conversion", "conversion_for", "sent_by_itself"]
+from aiopg.codec._conversion import Conversion, checked
+from aiopg.codec._models import attrs_conversion, pydantic_conversion
+from aiopg.codec._structures import structure_conversion
+
+__all__ = ["FLAG_BITS", "conversion_for", "sent_by_itself"]
 
 FLAG_BITS = 64
 """Bits that the value of a Flag may have where the members of its class have none beyond them."""
 
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """How to take instances of one class apart and to build them again.
-
-    Attributes:
-        encode: makes what is sent of an instance.
-        decode: makes an instance; raises ValueError or TypeError where that cannot be.
-        by_fields: what is sent is a dict of fields.
-    """
-
-    encode: Callable[[Any], object]
-    decode: Callable[[Any], object]
-    by_fields: bool
+_MAKERS: tuple[Callable[[Any], Conversion | None], ...] = (structure_conversion, attrs_conversion, pydantic_conversion)
 
 
 def sent_by_itself(cls: type) -> bool:
     """Whether the class can be registered without `encode=` and `decode=`."""
-    return conversion_for(cls) is not None
+    try:
+        return conversion_for(cls) is not None
+    except ValueError:
+        return False
 
 
 def conversion_for(cls: type) -> Conversion | None:
-    """The conversion for an Enum, NamedTuple or dataclass whose `__init__` takes its fields, or None."""
+    """The conversion for a class that states what it is made of; None for any other.
+
+    It is one for an Enum, a NamedTuple, a dataclass or attrs class whose `__init__` takes its fields, a model of
+    pydantic, a structure of ctypes.
+
+    Raises:
+        ValueError: it is such a class, and what it states cannot be sent as it is.
+    """
     if issubclass(cls, enum.Flag):
         # Python makes a text of each bit of a value that is none, and keeps for good each one that is.
         bits = max([FLAG_BITS, *(member.value.bit_length() for member in cls.__members__.values())])
@@ -47,6 +47,9 @@ def conversion_for(cls: type) -> Conversion | None:
         return _dataclass_conversion(cls)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return _named_tuple_conversion(cls)
+    for make in _MAKERS:
+        if (conversion := make(cls)) is not None:
+            return conversion
     return None
 
 
@@ -74,7 +77,7 @@ def _dataclass_conversion(cls: type) -> Conversion | None:
         return {name: getattr(value, name) for name in names}
 
     def decode(content: object) -> object:
-        values = _checked(content, frozenset(names))
+        values = checked(content, frozenset(names))
         instance: object = cls(**{name: value for name, value in values.items() if name in init_names})
         if settles:
             for name, value in values.items():
@@ -88,18 +91,6 @@ def _named_tuple_conversion(cls: Any) -> Conversion:
     names = frozenset(cls._fields)
     return Conversion(
         lambda value: dict(zip(cls._fields, value, strict=True)),
-        lambda content: cls(**_checked(content, names)),
+        lambda content: cls(**checked(content, names)),
         by_fields=True,
     )
-
-
-def _checked(content: object, names: frozenset[str]) -> Mapping[str, object]:
-    if type(content) is not dict:
-        raise ValueError("its fields are missing")
-    if content.keys() != names:
-        missing, unknown = names - content.keys(), content.keys() - names
-        raise ValueError(
-            f"fields missing: {sorted(missing)}; fields unknown: {sorted(map(str, unknown))}; "
-            "the two sides have different versions of it"
-        )
-    return content

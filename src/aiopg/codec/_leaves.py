@@ -1,4 +1,4 @@
-"""Large leaves of an object: bytes, bytearrays and numpy arrays that are not to pass through the packer.
+"""Large leaves of an object: bytes, bytearrays, numpy arrays and torch tensors that are not to pass through the packer.
 
 Theory of operation. msgpack copies a value while it holds the interpreter's lock, 256 MiB in 0.1 to 0.3 s, as do the
 checks that look at every byte: an event loop in another thread stands still meanwhile. So large leaves are taken out
@@ -18,18 +18,17 @@ import io
 import mmap
 import re
 import secrets
-import sys
-import time
-from collections.abc import Iterator
 from typing import Any
 
 from msgpack import packb
 
+from aiopg.codec._elements import SLICE_BYTES, Elements, slices
 from aiopg.codec._extensions import Code
+from aiopg.codec._foreign import elements_bytes, take_apart
 from aiopg.codec._limits import LONG_TOKENS, SHORT_TOKENS
 from aiopg.codec._marks import MARK_HEAD, Kind
-from aiopg.codec._numpy import flat_elements, take_apart
 from aiopg.codec._protocol import Buffer
+from aiopg.codec._registry import TypeRegistry
 
 __all__ = [
     "LEAF_BYTES",
@@ -48,9 +47,6 @@ LEAF_BYTES = 256 * 1024
 LEAF_CODE = 127
 """Extension that stands for a leaf while its payload is parsed."""
 
-SLICE_BYTES = 512 * 1024
-"""As much is copied in one go: 0.1 to 0.4 ms in which no other thread of this process runs."""
-
 WALKED_ITEMS = 16384
 """The encoder ends its walk after so many values."""
 
@@ -67,20 +63,20 @@ RUN_BYTES = 64 * 1024
 HUGE_PAGES_FROM = 4 * 1024 * 1024
 """Memory of this size or more is asked for in pages of 2 MiB, where the kernel has them: it is filled faster."""
 
-_ARRAY_HEAD = b"\x95" + MARK_HEAD + bytes([Kind.ARRAY])
+_ARRAY_KINDS = (Kind.ARRAY, Kind.TENSOR)
+_ARRAY_HEADS = {
+    b"\x95" + MARK_HEAD + bytes([Kind.ARRAY]): re.compile(rb"\xa1[CF]\xc6"),
+    b"\x94" + MARK_HEAD + bytes([Kind.TENSOR]): re.compile(rb"\xc6"),
+}
+"""What the marked array of a numpy array or a tensor begins with, and what is between its shape and its elements."""
+_HEAD_BYTES = 4
+_ARRAY_STARTS = frozenset(head[0] for head in _ARRAY_HEADS)
 _PLACEHOLDER_BYTES = 20  # 16 that nobody could have guessed, and a number
 _PLACEHOLDER_HEAD = bytes([0xC4, _PLACEHOLDER_BYTES])
 _INTEGER = re.compile(rb"[\x00-\x7f]|\xcc.|\xcd.{2}|\xce.{4}|\xcf.{8}", re.DOTALL)
 
 
-# ------------------------------------------------------------------------------------------------ slices
-
-
-def _slices(source: memoryview) -> Iterator[memoryview]:
-    """A buffer in slices; other threads run in between."""
-    for start in range(0, len(source), SLICE_BYTES):
-        yield source[start : start + SLICE_BYTES]
-        time.sleep(0)  # lets go of the interpreter's lock
+# ------------------------------------------------------------------------------------------------ copies
 
 
 def copy_bytes(source: memoryview) -> bytes:
@@ -88,19 +84,19 @@ def copy_bytes(source: memoryview) -> bytes:
     if len(source) <= SLICE_BYTES:
         return bytes(source)
     target = io.BytesIO(bytes(len(source)))  # zeros that the kernel has not yet made; nobody else's, so filled in place
-    for part in _slices(source):
+    for part in slices(source):
         target.write(part)
     return target.getvalue()
 
 
 def _copy_bytearray(source: memoryview) -> bytearray:
     target = bytearray()
-    for part in _slices(source):
+    for part in slices(source):
         target += part
     return target
 
 
-def _joined(pieces: list[memoryview]) -> Buffer:
+def _joined(pieces: list[Elements]) -> Buffer:
     size = sum(map(len, pieces))
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= HUGE_PAGES_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
@@ -108,7 +104,7 @@ def _joined(pieces: list[memoryview]) -> Buffer:
     target = memoryview(memory)
     end = 0
     for piece in pieces:
-        for part in _slices(piece):
+        for part in slices(piece):
             start, end = end, end + len(part)
             target[start:end] = part
     return target.toreadonly()
@@ -117,16 +113,16 @@ def _joined(pieces: list[memoryview]) -> Buffer:
 # ---------------------------------------------------------------------------------------------- encoding
 
 
-def take_leaves(obj: object) -> tuple[object, list[tuple[bytes, memoryview]], bytes]:
+def take_leaves(obj: object, registry: TypeRegistry) -> tuple[object, list[tuple[bytes, Elements]], bytes]:
     """An object with placeholders for its leaves; each leaf as what the packer would write before it, and its bytes;
     and what every placeholder begins with.
 
-    An object without leaves is returned as it is.
+    An object without leaves is returned as it is. What is registered is no leaf.
 
     Raises:
         ValueError: an array that cannot be sent; the careful encoder says where.
     """
-    leaves: list[tuple[bytes, memoryview]] = []
+    leaves: list[tuple[bytes, Elements]] = []
     secret = secrets.token_bytes(_PLACEHOLDER_BYTES - 4)
 
     left = WALKED_ITEMS
@@ -144,7 +140,7 @@ def take_leaves(obj: object) -> tuple[object, list[tuple[bytes, memoryview]], by
             else:
                 parts = kind(walk(item, depth + 1) for item in value)
             return parts if len(leaves) > found else value
-        leaf = _leaf(value)
+        leaf = _leaf(value, registry)
         if leaf is None:
             return value
         leaves.append(leaf)
@@ -153,7 +149,7 @@ def take_leaves(obj: object) -> tuple[object, list[tuple[bytes, memoryview]], by
     return walk(obj, 0), leaves, secret
 
 
-def _leaf(value: Any) -> tuple[bytes, memoryview] | None:
+def _leaf(value: Any, registry: TypeRegistry) -> tuple[bytes, Elements] | None:
     kind = type(value)
     if kind is bytes:
         size = len(value)
@@ -162,23 +158,23 @@ def _leaf(value: Any) -> tuple[bytes, memoryview] | None:
         size = len(value)
         head = b"\xc9" + size.to_bytes(4) + bytes([Code.BYTEARRAY])
         return (head, memoryview(value)) if LEAF_BYTES <= size < 2**32 else None
-    numpy = sys.modules.get("numpy")
-    if numpy is None or kind is not getattr(numpy, "ndarray", None) or not LEAF_BYTES <= value.nbytes < 2**32:
+    if not LEAF_BYTES <= elements_bytes(value) < 2**32 or registry.of_class(kind) is not None:
         return None
-    parts = take_apart(value, elements=b"")
+    parts = take_apart(value)
     assert parts is not None
-    elements = flat_elements(value)
-    return packb(parts)[:-2] + b"\xc6" + len(elements).to_bytes(4), elements
+    elements: Any = parts.pop()
+    head = packb([*parts, b""])[:-2] + b"\xc6" + len(elements).to_bytes(4)
+    return head, elements
 
 
-def leaves_size(leaves: list[tuple[bytes, memoryview]]) -> int:
+def leaves_size(leaves: list[tuple[bytes, Elements]]) -> int:
     """Bytes of all of them."""
     return sum(len(data) for _, data in leaves)
 
 
-def join_leaves(packed: bytes, leaves: list[tuple[bytes, memoryview]], secret: bytes) -> Buffer:
+def join_leaves(packed: bytes, leaves: list[tuple[bytes, Elements]], secret: bytes) -> Buffer:
     """The payload: what was packed, with the leaves in the places of their placeholders."""
-    pieces: list[memoryview] = []
+    pieces: list[Elements] = []
     view, start = memoryview(packed), 0
     mark = _PLACEHOLDER_HEAD + secret
     while (place := packed.find(mark, start)) >= 0:
@@ -223,7 +219,7 @@ class Leaves:
             raise ValueError("a leaf out of its place")
         kind, view = self._views[self._read]
         self._read += 1
-        if kind == Kind.ARRAY:
+        if kind in _ARRAY_KINDS:
             return view  # which the array is made of at once: nobody else sees it
         return copy_bytes(view) if kind == 0xC6 else _copy_bytearray(view)
 
@@ -240,8 +236,8 @@ def find_leaves(payload: memoryview) -> Leaves:
         if position >= size:
             break
         head = payload[position]
-        if head == _ARRAY_HEAD[0] and (elements := _elements_of(payload, position)):
-            start, kind = elements, int(Kind.ARRAY)
+        if head in _ARRAY_STARTS and (elements := _elements_of(payload, position)):
+            start, kind = elements, payload[position + _HEAD_BYTES - 1]
         elif head in LONG_TOKENS:
             start, kind = position, head
         else:
@@ -253,7 +249,7 @@ def find_leaves(payload: memoryview) -> Leaves:
         if position > size:
             break
         is_bytearray = kind == 0xC9 and payload[first - 1] == Code.BYTEARRAY
-        if position - first >= LEAF_BYTES and (kind in (0xC6, Kind.ARRAY) or is_bytearray):
+        if position - first >= LEAF_BYTES and (kind == 0xC6 or kind in _ARRAY_KINDS or is_bytearray):
             pieces += [payload[done:start], leaves.add(kind, payload[first:position])]
             done = position
     if len(leaves):
@@ -262,10 +258,13 @@ def find_leaves(payload: memoryview) -> Leaves:
 
 
 def _elements_of(payload: memoryview, position: int) -> int:
-    """Where the elements of a numpy array begin whose marked array begins at `position`; 0 if it is not plainly one."""
-    if payload[position : position + len(_ARRAY_HEAD)] != _ARRAY_HEAD:
+    """Where the elements of an array or a tensor begin whose marked array begins at `position`; 0 if it is not plainly
+    one.
+    """
+    before = _ARRAY_HEADS.get(bytes(payload[position : position + _HEAD_BYTES]))
+    if before is None:
         return 0
-    head = bytes(payload[position + len(_ARRAY_HEAD) : position + 1024])
+    head = bytes(payload[position + _HEAD_BYTES : position + 1024])
     if not head or not 0xA0 <= head[0] < 0xC0:
         return 0
     at = 1 + head[0] - 0xA0  # behind the dtype
@@ -276,7 +275,5 @@ def _elements_of(payload: memoryview, position: int) -> int:
         if run is None:
             return 0
         at = run.end() - 1
-    at += 1
-    if head[at : at + 1] != b"\xa1" or head[at + 1 : at + 2] not in (b"C", b"F") or head[at + 2 : at + 3] != b"\xc6":
-        return 0
-    return position + len(_ARRAY_HEAD) + at + 2
+    end = before.match(head, at + 1)
+    return position + _HEAD_BYTES + end.end() - 1 if end is not None else 0

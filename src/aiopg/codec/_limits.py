@@ -14,7 +14,7 @@ container length     one byte of the payload     elements that the heads of cont
                      for each element            made for them
 MAX_COLLISIONS       64                          keys of one dict, or members of one set, with one hash
 EMPTY_ELEMENTS       65536; 2**32                elements of a numpy array that take no bytes; the other sizes of
-                                                 an array that has a size of 0, multiplied
+                                                 an array or tensor that has a size of 0, multiplied
 DTYPE_DEPTH          16                          dtypes of numpy inside one another
 FLAG_BITS            64, or the class's own      bits of the value of a Flag
 ZONES                1024                        time zones that are kept, so that each is read from disk once

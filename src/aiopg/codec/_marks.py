@@ -31,6 +31,10 @@ class Kind(enum.IntEnum):
     """numpy: dtype, shape (array of int), order ("C" or "F"), elements (bin)."""
     SCALAR = 5
     """numpy: dtype, element (bin)."""
+    TENSOR = 6
+    """torch: name of the dtype, shape (array of int), elements (bin, in the order of a contiguous tensor)."""
+    TORCH = 7
+    """torch: "dtype" and its name, "Size" and the sizes (array of int), or "device" and its text."""
 
 
 MARKS = {kind: ExtType(Code.MARK, bytes([kind])) for kind in Kind}

@@ -121,11 +121,11 @@ class MsgpackCodec:
     def encode_large(self, obj: object) -> Buffer:
         """`encode` for an object that `is_large`, for a worker thread: other threads run while it is at work.
 
-        That holds for bytes, bytearrays and numpy arrays that lie at the top or in a few containers, which are copied
-        once and slice by slice. The rest is packed in one go, in which no other thread of the process runs.
+        That holds for bytes, bytearrays, numpy arrays and torch tensors that lie at the top or in a few containers,
+        which are copied once and slice by slice. The rest is packed in one go, in which no other thread runs.
         """
         try:
-            rest, leaves, secret = take_leaves(obj)
+            rest, leaves, secret = take_leaves(obj, self._registry)
         except ValueError:
             return self.encode(obj)  # which says where it lies that has no encoding
         if not leaves:
@@ -162,7 +162,7 @@ class MsgpackCodec:
 
         Raises:
             CodecError: the bytes are not what `encode` makes, they pass a limit, or they need a class (or
-                numpy, or a time zone) that this process does not have.
+                numpy or torch, or a time zone) that this process does not have.
         """
         if type(payload) is bytes:
             data = payload

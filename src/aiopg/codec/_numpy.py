@@ -1,44 +1,37 @@
-"""numpy arrays and scalars. numpy is looked for only when a value of it is met, on either side."""
+"""numpy arrays and scalars, where the program has imported numpy."""
 
 from __future__ import annotations
 
-import importlib
-import math
 import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from aiopg.codec._elements import VIEWED_BYTES, Elements, check_elements, check_shape, imported, needed
 from aiopg.codec._marks import MARKS, Kind
-from aiopg.errors import CodecError
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DTYPE_DEPTH", "EMPTY_ELEMENTS", "build_array", "build_scalar", "flat_elements", "take_apart"]
+__all__ = ["DTYPE_DEPTH", "array_bytes", "build_array", "build_scalar", "take_apart"]
 
 # Only what numpy itself writes; among other things no "O", which would be addresses of this process.
 _PLAIN_DTYPE = re.compile(r"[<>|][biufcmMSUV][0-9]{1,9}(\[[0-9]{0,9}[A-Za-z]{1,7}(/[0-9]{1,9})?\])?", re.ASCII)
 DTYPE_DEPTH = 16
 """How many dtypes may lie inside one another."""
-EMPTY_ELEMENTS = 65536
-"""Elements of an array whose dtype takes no bytes: nothing in the payload answers for their number."""
-_EMPTY_SHAPE = 2**32
 _DTYPE_KEYS = {"names", "formats", "offsets", "titles", "itemsize", "aligned"}
 
 
-def take_apart(value: object, elements: bytes | None = None) -> list[object] | None:
-    """The marked array for a numpy array or scalar, of plain parts; `None` for anything else.
-
-    `elements`: to stand in the place of an array's own.
+def take_apart(value: object) -> list[object] | None:
+    """The marked array for a numpy array or scalar: plain parts, and the elements last; None for anything else.
 
     Raises:
         ValueError: it is numpy's and cannot be sent; the text says why and what to do.
     """
-    numpy = sys.modules.get("numpy")
+    numpy = imported("numpy", "ndarray")
     # A module that is only just being imported has no values yet.
-    if numpy is None or not hasattr(numpy, "ndarray") or not hasattr(numpy, "generic"):
+    if numpy is None or not hasattr(numpy, "generic"):
         return None
     if isinstance(value, numpy.generic):
         # As an array: the empty str has a dtype of size 0, and four bytes.
@@ -49,19 +42,21 @@ def take_apart(value: object, elements: bytes | None = None) -> list[object] | N
     if type(value) is not numpy.ndarray:
         raise ValueError("it would come back as a plain numpy.ndarray; send numpy.array(value)")
     order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-    return [
-        MARKS[Kind.ARRAY],
-        _dtype_parts(value.dtype),
-        list(value.shape),
-        order,
-        value.tobytes(order) if elements is None else elements,
-    ]
+    return [MARKS[Kind.ARRAY], _dtype_parts(value.dtype), list(value.shape), order, _elements(value, order)]
 
 
-def flat_elements(array: np.ndarray[Any, Any]) -> memoryview:
-    """The elements as `take_apart` writes them; the array's own memory where they lie so."""
-    flat = array.ravel("F" if array.flags.f_contiguous else "C")
-    return memoryview(flat.view("u1").data)
+def array_bytes(value: Any) -> int:
+    """Bytes of the elements of a numpy array, exactly of that class; 0 for anything else."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(value) is not getattr(numpy, "ndarray", None):
+        return 0
+    size: int = value.nbytes
+    return size
+
+
+def _elements(array: np.ndarray[Any, Any], order: Any) -> Elements:
+    # The array's own memory, where its elements lie in that order.
+    return array.tobytes(order) if array.nbytes < VIEWED_BYTES else memoryview(array.ravel(order).view("u1").data)
 
 
 def _dtype_parts(dtype: np.dtype[Any], depth: int = 0) -> object:
@@ -99,12 +94,12 @@ def build_array(items: list[Any]) -> object:
     """The array of a marked array; it owns its memory and can be written to.
 
     Raises:
-        CodecError: numpy is not installed.
+        CodecError: numpy is not imported.
         ValueError, TypeError, OverflowError: the parts make no array.
     """
-    numpy = _import("numpy.ndarray")
+    numpy = needed("numpy", "ndarray")
     _, dtype, shape, order, data = items
-    _check_shape(shape)
+    check_shape(shape)
     if order not in ("C", "F"):
         raise ValueError("an array order that is neither C nor F")
     return _filled(numpy, dtype, tuple(shape), order, data)
@@ -114,32 +109,17 @@ def build_scalar(items: list[Any]) -> object:
     """The scalar of a marked array.
 
     Raises:
-        CodecError: numpy is not installed.
+        CodecError: numpy is not imported.
         ValueError, TypeError, OverflowError: the parts make no scalar.
     """
-    numpy = _import("numpy.generic")
+    numpy = needed("numpy", "generic")
     _, dtype, data = items
     return _filled(numpy, dtype, (), "C", data)[()]
 
 
-def _import(wanted: str) -> ModuleType:
-    try:
-        return importlib.import_module("numpy")
-    except ImportError as error:
-        reason = "numpy is not installed here, and the object holds values of it; run: pip install numpy"
-        raise CodecError("payload", wanted, reason) from error
-
-
-def _filled(numpy: ModuleType, parts: object, shape: tuple[int, ...], order: str, data: object) -> Any:
+def _filled(numpy: ModuleType, parts: object, shape: tuple[int, ...], order: str, data: Any) -> Any:
     dtype = _build_dtype(numpy, parts)
-    if not isinstance(data, bytes | memoryview):
-        raise ValueError("elements that are no bytes")
-    # Checked with exact integers, before numpy makes room for what was only declared.
-    if math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError(f"shape {shape} of {dtype} does not come to {len(data)} bytes")
-    # numpy makes one byte of an S0 and four of a U0, and whoever gets the array may count on its sizes.
-    if not data and math.prod(size or 1 for size in shape) > (_EMPTY_SHAPE if 0 in shape else EMPTY_ELEMENTS):
-        raise ValueError(f"shape {shape} of {dtype}, and no bytes")
+    check_elements(data, shape, dtype.itemsize, dtype)
     array = numpy.empty(shape, dtype, order)
     if data:
         # Byte by byte, or the gaps in a structured dtype would be left to chance.
@@ -154,7 +134,7 @@ def _build_dtype(numpy: ModuleType, parts: Any, depth: int = 0) -> Any:
         return numpy.dtype(parts)
     if type(parts) is list:
         base, shape = parts
-        _check_shape(shape)
+        check_shape(shape)
         return numpy.dtype((_build_dtype(numpy, base, depth + 1), tuple(shape)))
     if type(parts) is dict and parts.keys() == _DTYPE_KEYS and type(parts["formats"]) is list:
         _check_texts(parts)
@@ -167,8 +147,3 @@ def _check_texts(parts: dict[str, Any]) -> None:
     for key, kinds in (("names", {str}), ("titles", {str, type(None)})):
         if type(parts[key]) is not list or not kinds.issuperset(map(type, parts[key])):
             raise ValueError(f"{key} of a dtype that are no text")
-
-
-def _check_shape(shape: object) -> None:
-    if type(shape) is not list or len(shape) > 64 or any(type(n) is not int or not 0 <= n < 2**63 for n in shape):
-        raise ValueError("a shape that is no list of sizes")

@@ -13,6 +13,7 @@ from aiopg.codec._marks import Kind
 from aiopg.codec._numpy import build_array, build_scalar
 from aiopg.codec._registry import TypeRegistry
 from aiopg.codec._survey import survey
+from aiopg.codec._torch import build_tensor, build_torch_value
 from aiopg.errors import CodecError
 
 __all__ = ["ManyExtensionsError", "Reader", "malformed", "noted_extensions", "read_extension", "watched_extensions"]
@@ -176,4 +177,6 @@ _BUILDERS: dict[int, Callable[[Reader, list[Any]], object]] = {
     Kind.OBJECT: Reader.build_object,
     Kind.ARRAY: lambda _, items: build_array(items),
     Kind.SCALAR: lambda _, items: build_scalar(items),
+    Kind.TENSOR: lambda _, items: build_tensor(items),
+    Kind.TORCH: lambda _, items: build_torch_value(items),
 }

@@ -84,9 +84,16 @@ class TypeRegistry:
 
         A dataclass and a NamedTuple are sent as their fields, by name, and rebuilt with the class's own
         `__init__`, after which every field has the value that was sent. Enum members are sent by name,
-        those of a Flag by value. Both sides must have registered the class under the same name. Registering
-        it again under its name replaces `encode` and `decode`; a class that was defined anew (same module,
-        same qualified name) takes the place of the old one.
+        those of a Flag by value.
+
+        An attrs class and a model of pydantic 2 are sent as their fields, by name, and made anew with `__init__` or
+        `model_validate`: what their converters and validators make of what was sent is what the fields have. A
+        model's fields may be values that are registered themselves; its private attributes begin anew. A
+        structure or union of ctypes is sent as its bytes; both sides must have the same layout of it.
+
+        Both sides must have registered the class under the same name. Registering it again under its name
+        replaces `encode` and `decode`; a class that was defined anew (same module, same qualified name) takes
+        the place of the old one.
 
         Args:
             cls: the class.
@@ -102,7 +109,7 @@ class TypeRegistry:
         Raises:
             TypeError: `cls` is no class.
             ValueError: the name belongs to another class, or the class to another name; the class is one that
-                the codec knows; or it needs both `encode` and `decode`.
+                the codec knows; it needs both `encode` and `decode`; or it is a structure that holds addresses.
         """
         if cls is None:
             return lambda decorated: self.register(decorated, name=name, encode=encode, decode=decode)
@@ -149,8 +156,8 @@ def _entry(cls: type, name: str, encode: Callable[[Any], object] | None, decode:
     conversion = conversion_for(cls)
     if conversion is None:
         raise ValueError(
-            f"{full_name(cls)} is no Enum, NamedTuple or dataclass whose __init__ takes its fields: "
-            "give encode= and decode="
+            f"{full_name(cls)} is no Enum, NamedTuple, structure of ctypes or model of pydantic 2, and no dataclass or "
+            "attrs class whose __init__ takes its fields: give encode= and decode="
         )
     return Entry(cls, name, conversion.encode, conversion.decode, conversion.by_fields)
 

@@ -29,9 +29,9 @@ _CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
 def is_large(obj: Any) -> bool:
     """Whether an object looks like one whose payload takes more than `LARGE_BYTES`.
 
-    Looked at are: the length of bytes, bytearray, memoryview and str; `nbytes` of what has it (numpy); the number of
-    items of a list, tuple, set or dict; and of its first `LOOKED_AT` items the same, less str, one level down. What
-    lies deeper, and what a registered class holds, is not: such an object is encoded where it is.
+    Looked at are: the length of bytes, bytearray, memoryview and str; `nbytes` of what has it (numpy, torch); the
+    number of items of a list, tuple, set or dict; and of its first `LOOKED_AT` items the same, less str, one level
+    down. What lies deeper, and what a registered class holds, is not: such an object is encoded where it is.
     """
     kind = type(obj)
     if kind is dict:
@@ -53,5 +53,8 @@ def _weigh(value: Any) -> int:
         return len(value)
     if kind in _CONTAINERS:
         return ITEM_BYTES * len(value)
-    size = getattr(value, "nbytes", 0)
+    try:
+        size = getattr(value, "nbytes", 0)
+    except RuntimeError:  # torch does not say it of a sparse tensor, which cannot be sent: the encoder says so
+        return 0
     return size if type(size) is int else 0

@@ -11,11 +11,12 @@ from typing import Any
 
 from msgpack import Packer
 
+from aiopg.codec._elements import Elements, bin_head
 from aiopg.codec._extensions import ENCODERS, encode_text
 from aiopg.codec._fields import sent_by_itself
+from aiopg.codec._foreign import take_apart
 from aiopg.codec._limits import Limits
 from aiopg.codec._marks import MARKS, Kind
-from aiopg.codec._numpy import take_apart
 from aiopg.codec._path import ROOT, Step, full_name, how_to_register
 from aiopg.codec._registry import Entry, TypeRegistry
 from aiopg.codec._survey import CONTAINERS
@@ -34,8 +35,7 @@ def write(obj: object, registry: TypeRegistry, limits: Limits) -> bytes:
     """
     writer = _Writer(registry, limits)
     writer.value(obj, ROOT, 1)
-    payload: bytes = writer.packer.bytes()
-    return payload
+    return writer.payload()
 
 
 class _Writer:
@@ -43,6 +43,15 @@ class _Writer:
         self._registry = registry
         self._limits = limits
         self.packer = Packer(strict_types=True, autoreset=False, default=ENCODERS[int])
+        # What was packed, and elements that need not pass through the packer: they are copied once, at the end.
+        self._pieces: list[Elements] = []
+
+    def payload(self) -> bytes:
+        """All that was written."""
+        if not self._pieces:
+            packed: bytes = self.packer.bytes()
+            return packed
+        return b"".join([*(piece[:] for piece in self._pieces), self.packer.bytes()])
 
     def value(self, value: Any, path: Step, depth: int) -> None:
         """Write one value; `depth` is what a container here would have."""
@@ -119,7 +128,17 @@ class _Writer:
             raise path.refuse(value, str(error)) from error
         if parts is None:
             raise path.refuse(value, _advice(type(value)))
-        self.packer.pack(parts)
+        elements: Any = parts.pop()
+        self.packer.pack_array_header(len(parts) + 1)
+        for part in parts:
+            self.packer.pack(part)
+        if isinstance(elements, bytes | list | str):
+            self.packer.pack(elements)
+        elif len(elements) < 2**32:
+            self._pieces += [self.packer.bytes() + bin_head(len(elements)), elements]
+            self.packer.reset()
+        else:
+            raise path.refuse(value, "its elements come to 4 GiB or more; send it in parts")
 
 
 def _advice(cls: type) -> str:

@@ -6,16 +6,20 @@ what Python itself is asked to do meanwhile (run, import, open something) is hea
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import sys
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from typing import Any
 
+import attrs
 import numpy
+import pydantic
 
 from aiopg.codec import JsonCodec, MsgpackCodec, TypeRegistry
 from aiopg.codec._extensions import ENCODERS, Code
+from aiopg.codec._torch import memory_function
 from aiopg.errors import CodecError
 from tests.codec.strategies import same
 from tests.codec.types_for_tests import Colour, Frozen, Level, Mode, Peer, Point, Rights
@@ -24,11 +28,49 @@ from tests.fuzz.targets.values import Maker
 
 __all__ = ["CodecTarget"]
 
-REGISTERED = (Colour, Level, Mode, Rights, Peer, Frozen, Point)
+
+class Structure(ctypes.Structure):
+    """Four bytes and a number, in sixteen."""
+
+    _fields_ = [("key", ctypes.c_byte * 4), ("number", ctypes.c_int64)]
+
+
+def _as_tuple(items: Any) -> tuple[Any, ...]:
+    return tuple(items)
+
+
+@attrs.define(eq=False)
+class Attrs:
+    """With a converter, a validator, and a field that `__init__` does not take."""
+
+    parts: Any = attrs.field(converter=_as_tuple, validator=attrs.validators.max_len(3))
+    inner: object = None
+    late: str = attrs.field(init=False, default="", validator=attrs.validators.instance_of(str))
+
+
+class Model(pydantic.BaseModel):
+    """With a value that is checked, and one of any type."""
+
+    __hash__ = object.__hash__
+    port: int = pydantic.Field(ge=0, le=65535)
+    inner: object = None
+    many: list[int] = []
+
+
+REGISTERED = (Colour, Level, Mode, Rights, Peer, Frozen, Point, Structure, Attrs, Model)
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set, frozenset})
 _ZONES = ("/zoneinfo", "tzdata")
-_HARMLESS = frozenset({"object.__getattr__", "object.__setattr__", "object.__delattr__", "builtins.id", "os.listdir"})
-"""Events that the audit hook may hear while a payload is read: numpy and zoneinfo cause them."""
+_HARMLESS = frozenset(
+    {
+        "object.__getattr__",
+        "object.__setattr__",
+        "object.__delattr__",
+        "builtins.id",
+        "os.listdir",
+        "ctypes.cdata/buffer",
+    }
+)
+"""Events that the audit hook may hear while a payload is read: numpy, zoneinfo and structures of ctypes cause them."""
 
 _JSON, _MADE = 6, 7
 _FOREIGN = b"\x93\xd4\x40\x03\xd9\x25tests.fuzz.targets.codec.Unregistered\xc0"
@@ -83,13 +125,15 @@ class CodecTarget(Target):
 
     name = "codec"
     tokens = (
-        *(bytes((0xD4, Code.MARK, kind)) for kind in range(7)),
+        *(bytes((0xD4, Code.MARK, kind)) for kind in range(9)),
         *(bytes((0xC7, size, code)) for code in Code for size in (0, 1, 4)),
         *(b"\xd8" + bytes((code,)) for code in Code),
         *(b"\x93\xd4\x40\x03\xa3spy", b"\xdd\xff\xff\xff\xff", b"\xdd\0\0\x0f\xff", b"\xdf\0\0\0\x10", b"\xdc\x0f\xff"),
         *(b"\x91" * 130, b"\x81\x01" * 40, b"\xd7\xff", b"\xc7\x0c\xff", b"\xa2<i", b"\xa3<U4", b"\xa3|V0", b"\xa1C"),
         *(b"__reduce__", b"__class__", _FOREIGN, b"Europe/Berlin", b"../../etc/passwd"),
         *(b"\x86\xa5names", b"\xa7formats", b"\xa7offsets", b"\xa6titles", b"\xa8itemsize", b"\xa7aligned"),
+        *(b"\x94\xd4\x40\x06\xa5uint8\x91", b"\x93\xd4\x40\x07\xa5dtype", b"bfloat16", b"complex128"),
+        *(b"\xa6device", b"\xa4Size"),
         *(b"1E+999999999", b"sNaN123", b"::ffff:1.2.3.4%1", b"[[[[[[[[", b'{"":', b"1e999", b"\\ud800"),
     )  # fmt: skip
 
@@ -99,7 +143,11 @@ class CodecTarget(Target):
         self._narrow = MsgpackCodec(_registry(), max_depth=4, max_containers=8)
         self._json = JsonCodec(max_depth=20)
         self._allowed = _PLAIN | ENCODERS.keys() | set(REGISTERED) | {Spy, numpy.ndarray}
+        if (torch := sys.modules.get("torch")) is not None:  # another test has imported it
+            self._allowed |= {torch.Tensor, torch.dtype, torch.Size, torch.device}
+        # What is found out once is found out now, when nobody listens.
         importlib.util.find_spec("tzdata")
+        memory_function()
         _heard = None
         if _hear not in _installed:
             _installed.append(_hear)
@@ -114,9 +162,15 @@ class CodecTarget(Target):
         values += [
             *(numpy.arange(6, dtype="<i2").reshape(2, 3), numpy.zeros((2, 2), order="F"), numpy.float32(1.5)),
             *(numpy.zeros(2, fields), numpy.array(["2020-01-01"], "M8[D]"), numpy.array([b"ab"], "S4")),
+            *(
+                Structure((ctypes.c_byte * 4)(1, 2, 3, 4), -5),
+                Attrs((5,), [1]),
+                Model(port=80, inner=Attrs([]), many=[1, 2]),
+            ),
             *(Spy(5), [Spy(1), Peer("h", 1, Spy(2))], {"k": {1: (Point(1.0, 2.0), {3}, frozenset((4,)))}}),
         ]
         payloads = [bytes(self._codec.encode(value)) for value in values]
+        payloads += [b"\x94\xd4\x40\x06\xa8bfloat16\x92\x01\x02\xc4\x04abcd", b"\x93\xd4\x40\x07\xa4Size\x92\x02\x03"]
         texts = [b'{"a":[1,2.5,null,true],"b":{"c":"\xc3\xa9\\u00e9"}}', b"[[[[]]]]", b'"x"', b"-0.0", b"1e5"]
         made = [bytes((_MADE, kind)) + bytes(range(60)) for kind in range(0, 64, 3)]
         return [b"\0" + p for p in payloads] + [b"\1" + p for p in payloads[::3]] + [b"\6" + t for t in texts] + made
@@ -226,5 +280,9 @@ def _look(value: object, allowed: Iterable[type]) -> list[Hashable]:
             left += one
         elif isinstance(one, Peer | Frozen):
             left += [getattr(one, name) for name in type(one).__dataclass_fields__]
+        elif isinstance(one, Attrs):
+            left += [one.parts, one.inner, one.late]
+        elif isinstance(one, Model):
+            left += [one.port, one.inner, one.many]
     assert all(cls in allowed or issubclass(cls, numpy.generic) for cls in found), found
     return [cls.__name__ for cls in found]
