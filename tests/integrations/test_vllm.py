@@ -66,7 +66,7 @@ def test_mistakes_are_told(ranks: Forked) -> None:
 
 
 def test_what_a_member_sends_is_not_believed(ranks: Forked) -> None:
-    """Parts that make no tensor, and bytes that make no structure, are a CodecError; the group goes on."""
+    """Bytes that make no structure are a CodecError; the group goes on."""
     ranks.run("methods.hostile", 2, free_port())
 
 
