@@ -35,53 +35,60 @@ def ranks() -> Iterator[Forked]:
         yield forked
 
 
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Of a store that runs: rank 0 joins it, where else it would host one, which takes time."""
+    with serving() as (url, _):
+        yield int(url.rpartition(":")[2])
+
+
 # ---------------------------------------------------------------------------------------------------- the methods
 
 
-def test_it_is_a_group_of_vllm_s(ranks: Forked) -> None:
+def test_it_is_a_group_of_vllm_s(ranks: Forked, port: int) -> None:
     """isinstance holds, and every field of the dataclass is there, with its meaning."""
-    ranks.run("methods.identity", 2, free_port())
+    ranks.run("methods.identity", 2, port)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize("program", ["methods.objects", "methods.tensors", "methods.reductions"])
-def test_the_methods_do_what_vllm_s_do(ranks: Forked, program: str, world_size: int) -> None:
+def test_the_methods_do_what_vllm_s_do(ranks: Forked, port: int, program: str, world_size: int) -> None:
     """Objects, tensors of every dtype and order in memory, and reductions that are the same on all ranks."""
-    ranks.run(program, world_size, free_port())
+    ranks.run(program, world_size, port)
 
 
-def test_nothing_is_pickled(ranks: Forked) -> None:
+def test_nothing_is_pickled(ranks: Forked, port: int) -> None:
     """All methods work where pickle raises."""
-    ranks.run("methods.without_pickle", 2, free_port())
+    ranks.run("methods.without_pickle", 2, port)
 
 
-def test_a_large_tensor_passes(ranks: Forked) -> None:
+def test_a_large_tensor_passes(ranks: Forked, port: int) -> None:
     """12 MB, which are encoded off the event loop."""
-    ranks.run("methods.large", 2, free_port())
+    ranks.run("methods.large", 2, port)
 
 
-def test_mistakes_are_told(ranks: Forked) -> None:
+def test_mistakes_are_told(ranks: Forked, port: int) -> None:
     """A wrong shape, dtype, op, kind of message or class is named, and the group goes on."""
-    ranks.run("methods.mistakes", 2, free_port())
+    ranks.run("methods.mistakes", 2, port)
 
 
-def test_what_a_member_sends_is_not_believed(ranks: Forked) -> None:
+def test_what_a_member_sends_is_not_believed(ranks: Forked, port: int) -> None:
     """Bytes that make no structure are a CodecError; the group goes on."""
-    ranks.run("methods.hostile", 2, free_port())
+    ranks.run("methods.hostile", 2, port)
 
 
 # ----------------------------------------------------------------------------------------- what is done with it
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_pynccl_takes_it(ranks: Forked, world_size: int) -> None:
+def test_pynccl_takes_it(ranks: Forked, port: int, world_size: int) -> None:
     """The real PyNcclCommunicator, up to the GPU: its ncclUniqueId, a ctypes structure, reaches every rank."""
-    ranks.run("uses.communicator", world_size, free_port())
+    ranks.run("uses.communicator", world_size, port)
 
 
-def test_vllm_s_own_functions_work_over_it(ranks: Forked) -> None:
+def test_vllm_s_own_functions_work_over_it(ranks: Forked, port: int) -> None:
     """in_the_same_node_as, the metadata of a dict of tensors, a MessageQueue's handle."""
-    ranks.run("uses.same_node", 2, free_port())
+    ranks.run("uses.same_node", 2, port)
 
 
 def test_vllm_s_coordinator_works_over_it(ranks: Forked) -> None:
@@ -146,10 +153,9 @@ def test_the_death_of_a_rank_is_told(ranks: Forked, victim: int) -> None:
     assert max(told) < 5 * SLOW
 
 
-def test_it_can_use_a_store_that_runs(ranks: Forked) -> None:
+def test_it_can_use_a_store_that_runs(ranks: Forked, port: int) -> None:
     """By URL, and over a group in hand."""
-    with serving() as (url, _):
-        ranks.run("life.at_a_store", 2, url)
+    ranks.run("life.at_a_store", 2, f"aiopg://127.0.0.1:{port}")
 
 
 def test_a_listening_socket_is_served_on(ranks: Forked) -> None:
@@ -157,14 +163,14 @@ def test_a_listening_socket_is_served_on(ranks: Forked) -> None:
     ranks.run("life.listening", 2, free_port())
 
 
-def test_patch_makes_vllm_s_create_ours(ranks: Forked) -> None:
+def test_patch_makes_vllm_s_create_ours(ranks: Forked, port: int) -> None:
     """And back, in any nesting; again and again changes nothing."""
-    ranks.run("life.patched", 2, free_port())
+    ranks.run("life.patched", 2, port)
 
 
-def test_vllm_s_processes_patch_themselves(ranks: Forked) -> None:
+def test_vllm_s_processes_patch_themselves(ranks: Forked, port: int) -> None:
     """vLLM loads the plugin, which does what AIOPG_PATCH_VLLM says, and else nothing."""
-    ranks.run("life.plugged", 2, free_port())
+    ranks.run("life.plugged", 2, port)
 
 
 # ------------------------------------------------------------------------------------------------------ no vLLM
