@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiopg.codec._conversion import Conversion, checked
-from aiopg.codec._models import attrs_conversion, pydantic_conversion
+from aiopg.codec._models import attrs_conversion, dataclass_maker, pydantic_conversion
 from aiopg.codec._structures import structure_conversion
 
 __all__ = ["FLAG_BITS", "conversion_for", "sent_by_itself"]
@@ -73,12 +73,14 @@ def _dataclass_conversion(cls: type) -> Conversion | None:
     # __init__ validates; but what __post_init__ computed on this side must give way to what was sent.
     settles = len(names) != len(init_names) or hasattr(cls, "__post_init__")
 
+    make = dataclass_maker(cls)
+
     def encode(value: object) -> object:
         return {name: getattr(value, name) for name in names}
 
     def decode(content: object) -> object:
         values = checked(content, frozenset(names))
-        instance: object = cls(**{name: value for name, value in values.items() if name in init_names})
+        instance = make(**{name: value for name, value in values.items() if name in init_names})
         if settles:
             for name, value in values.items():
                 object.__setattr__(instance, name, value)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 from aiopg.codec._conversion import Conversion, checked
 from aiopg.codec._path import Step, full_name
 
-__all__ = ["attrs_conversion", "pydantic_conversion"]
+__all__ = ["attrs_conversion", "dataclass_maker", "pydantic_conversion"]
 
 _TOLD = 5
 """As many of pydantic's errors are repeated."""
@@ -68,11 +69,7 @@ def pydantic_conversion(cls: Any) -> Conversion | None:
     by_name = _by_name(cls, base)
 
     def validated(content: object) -> object:
-        try:
-            instance: object = cls.model_validate(content, strict=True, **by_name)
-        except sys.modules["pydantic_core"].ValidationError as error:
-            raise ValueError(_told(error)) from error
-        return instance
+        return _strictly(cls.model_validate, content, **by_name)
 
     if cls.__pydantic_root_model__:
         return Conversion(lambda value: value.root, validated, by_fields=False)
@@ -83,6 +80,29 @@ def pydantic_conversion(cls: Any) -> Conversion | None:
         return {name: getattr(value, name) for name in names} | (value.model_extra or {})
 
     return Conversion(encode, lambda content: validated(checked(content, names, others=others)), by_fields=True)
+
+
+def dataclass_maker(cls: Any) -> Callable[..., object]:
+    """What makes an instance of a dataclass of its fields: the class itself, unless it is one of pydantic's."""
+    if "__pydantic_validator__" not in vars(cls):
+        maker: Callable[..., object] = cls
+        return maker
+    core: Any = sys.modules["pydantic_core"]
+
+    def make(**values: object) -> object:
+        # As its __init__ does, but that is not strict.
+        instance: object = object.__new__(cls)
+        _strictly(cls.__pydantic_validator__.validate_python, core.ArgsKwargs((), values), self_instance=instance)
+        return instance
+
+    return make
+
+
+def _strictly(validate: Callable[..., object], content: object, **how: object) -> object:
+    try:
+        return validate(content, strict=True, **how)
+    except sys.modules["pydantic_core"].ValidationError as error:
+        raise ValueError(_told(error)) from error
 
 
 def _by_name(cls: Any, base: Any) -> dict[str, bool]:

@@ -173,8 +173,9 @@ def build_tensor(items: list[Any]) -> object:
         _check_bools(data)
     # Not the device and dtype that the program may have made the default.
     tensor = torch.empty(shape, dtype=dtype, device="cpu")
-    if tensor.nbytes != len(data):
-        raise ValueError(f"{dtype} has another size here")
+    # A mode of torch, for tensors without elements, may be on where the program receives.
+    if type(tensor) is not torch.Tensor or tensor.nbytes != len(data):
+        raise ValueError(f"torch made a {type(tensor).__qualname__} of {dtype}, and none of {len(data)} bytes")
     if data:
         _fill(memory_function()(tensor.data_ptr(), len(data), _WRITE), data)
     return tensor
