@@ -73,7 +73,7 @@ def test_mistakes_are_told(ranks: Forked, port: int) -> None:
 
 
 def test_what_a_member_sends_is_not_believed(ranks: Forked, port: int) -> None:
-    """Parts that make no tensor, and bytes that make no structure, are a CodecError; the group goes on."""
+    """Bytes that make no structure are a CodecError; the group goes on."""
     ranks.run("methods.hostile", 2, port)
 
 

@@ -13,7 +13,6 @@ from vllm.distributed.device_communicators import pynccl_wrapper
 
 import aiopg
 from aiopg.integrations import vllm as integration
-from aiopg.integrations.vllm._tensors import MARK
 from tests.integrations.vllm_ranks.common import HOST, Note, make, raises, same, tensor_of
 
 DTYPES = ("bfloat16", "float16", "float32", "float64", "int8", "uint8", "int64", "bool", "complex64", "float8_e4m3fn")
@@ -164,8 +163,7 @@ def mistakes(rank: int, world_size: int, port: int) -> Any:
     with raises(ValueError, "rank 0 gave torch.float32 of shape (1,)", "rank 1 gave torch.float32 of shape (2,)"):
         group.all_reduce(torch.zeros(rank + 1))
     group.send(torch.zeros(1), other)
-    with raises(aiopg.CodecError, "a tensor where an object is due"):
-        group.recv_obj(other)
+    assert same(group.recv_obj(other), torch.zeros(1))  # where vLLM's would wait for an object of another key
     group.send_obj("text", other)
     with raises(aiopg.CodecError, "type str where a tensor is due"):
         group.recv(torch.zeros(1), other)
@@ -188,39 +186,18 @@ def mistakes(rank: int, world_size: int, port: int) -> Any:
 
 
 def hostile(rank: int, world_size: int, port: int) -> Any:
-    """What a member sends as a tensor that is none is refused, and makes no room for what it only declares."""
+    """What a member sends as vLLM's unique id that is none is refused."""
     unique_id = pynccl_wrapper.ncclUniqueId
     strange = aiopg.codec.TypeRegistry()
     strange.register(Note, name=f"{unique_id.__module__}.ncclUniqueId", encode=lambda note: b"short", decode=Note)
-    elements = torch.arange(8, dtype=torch.uint8).numpy()
-    refused: list[tuple[Any, str]] = [
-        ((MARK, "float32", (2,), b"bytes"), "no bytes"),
-        ((MARK, "float32", (2,), elements.astype("f4")), "no bytes"),
-        ((MARK, "float32", (3,), elements), "does not come to 8 bytes"),
-        ((MARK, "float32", (-2, -1), elements), "no tuple of sizes"),
-        ((MARK, "float32", [2], elements), "no tuple of sizes"),
-        ((MARK, "float32", (True, 2), elements), "no tuple of sizes"),
-        ((MARK, "float32", (1,) * 65 + (2,), elements), "no tuple of sizes"),
-        ((MARK, "float32", (2**40, 2**40, 0), elements[:0]), "makes no tensor"),
-        ((MARK, "float32", (2**70, 0), elements[:0]), "makes no tensor"),
-        ((MARK, "quint8", (8,), elements), "no dtype 'quint8'"),
-        ((MARK, "load", (8,), elements), "no dtype 'load'"),
-        ((MARK, 7, (8,), elements), "no dtype 7"),
-        ((MARK, "bool", (8,), elements), "neither 0 nor 1"),
-    ]
     if rank == 0:
         codec = aiopg.MsgpackCodec(strange)
         with aiopg.StatelessGroup.create(HOST, port, rank, world_size, codec=codec) as stranger:
-            for parts, _ in refused:
-                stranger.send(parts, 1)
             stranger.send(Note(""), 1)
             stranger.barrier()
         return
     with make(rank, world_size, port) as group:
-        for _, reason in refused:
-            with raises(aiopg.CodecError, reason):
-                group.recv(torch.zeros(8, dtype=torch.uint8), 0)
-        with raises(aiopg.CodecError, "a ncclUniqueId has 128 bytes"):
+        with raises(aiopg.CodecError, "128 bytes"):
             group.recv_obj(0)
         group.barrier()
 

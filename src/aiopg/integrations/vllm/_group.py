@@ -11,15 +11,13 @@ from typing import Any, Self
 import torch
 import torch.distributed
 
-from aiopg.errors import CodecError
 from aiopg.integrations.vllm._dropped import await_dropped, close_with
 from aiopg.integrations.vllm._found import find_group_class
 from aiopg.integrations.vllm._tensors import (
-    build_tensor,
     check_tensor,
     describe,
-    is_packed,
-    pack_tensor,
+    on_host,
+    received_tensor,
     reduce_tensors,
     reduction,
 )
@@ -114,8 +112,7 @@ class StatelessProcessGroup(VllmGroup):  # type: ignore[misc]
     def over(cls, group: StatelessGroup) -> Self:
         """Over a group in hand, which is closed with this one.
 
-        Objects are sent with the codec that it was made with: one without `codec=` knows no tensors and no class of
-        vLLM's inside of objects.
+        Objects are sent with the codec that it was made with: one without `codec=` knows no class of vLLM's.
         """
         self: Self = cls.__new__(cls)
         self._hold(group)
@@ -132,17 +129,16 @@ class StatelessProcessGroup(VllmGroup):  # type: ignore[misc]
         self.aiopg_group.send(obj, dst)
 
     def recv_obj(self, src: int) -> Any:
-        """Receive the next object from a rank. Raises also `CodecError` if it sent a tensor, with `send`."""
-        return _object(self.aiopg_group.recv(src))
+        """Receive the next object from a rank."""
+        return self.aiopg_group.recv(src)
 
     def broadcast_obj(self, obj: Any | None, src: int) -> Any:
         """Give rank `src`'s object to every rank; returns it. `src` does not wait."""
-        received = self.aiopg_group.broadcast(obj, src)
-        return obj if self.rank == src else _object(received)
+        return self.aiopg_group.broadcast(obj, src)
 
     def all_gather_obj(self, obj: Any) -> list[Any]:
         """Every rank's object, in rank order; this rank's own is the very one that was given."""
-        gathered = [_object(received) for received in self.aiopg_group.all_gather(obj)]
+        gathered = self.aiopg_group.all_gather(obj)
         gathered[self.rank] = obj
         return gathered
 
@@ -154,17 +150,17 @@ class StatelessProcessGroup(VllmGroup):  # type: ignore[misc]
         The tensors of the other ranks are not written to, and may be None or of any shape, as with vLLM. What is
         returned there is new, on the device of the tensor that was given, or on the host.
 
-        Raises also `TypeError` (no dense tensor at `src`) and `CodecError` (`src` called `broadcast_obj`).
+        Raises also `TypeError` (no dense tensor at `src`) and `CodecError` (`src` gave an object that is none).
         """
         if self.rank == src:
-            self.aiopg_group.broadcast(pack_tensor(tensor), src)
+            self.aiopg_group.broadcast(on_host(tensor), src)
             return tensor
-        received = build_tensor(self.aiopg_group.broadcast(None, src))
+        received = received_tensor(self.aiopg_group.broadcast(None, src))
         return received.to(tensor.device) if isinstance(tensor, torch.Tensor) else received
 
     def send(self, tensor: Any, dst: int) -> None:
         """Send a tensor to another rank; done when the store holds it. Raises also `TypeError` (no dense tensor)."""
-        self.aiopg_group.send(pack_tensor(tensor), dst)
+        self.aiopg_group.send(on_host(tensor), dst)
 
     def recv(self, tensor: Any, src: int) -> Any:
         """Receive the next tensor from a rank into `tensor`; returns that.
@@ -172,10 +168,10 @@ class StatelessProcessGroup(VllmGroup):  # type: ignore[misc]
         Raises:
             TypeError: `tensor` is no dense tensor; nothing was received.
             ValueError: what came has another dtype or shape. It counts as received, and `tensor` is as it was.
-            CodecError: `src` sent an object, with `send_obj`. It counts as received.
+            CodecError: `src` sent an object that is no tensor. It counts as received.
         """
         check_tensor(tensor)
-        received = build_tensor(self.aiopg_group.recv(src))
+        received = received_tensor(self.aiopg_group.recv(src))
         if (received.dtype, received.shape) != (tensor.dtype, tensor.shape):
             raise ValueError(
                 f"rank {src} sent {describe(received)}, and the tensor to receive into is {describe(tensor)}"
@@ -193,11 +189,11 @@ class StatelessProcessGroup(VllmGroup):  # type: ignore[misc]
             TypeError: no dense tensor; nothing was sent.
             ValueError: an op other than SUM, PRODUCT, MAX and MIN; nothing was sent. Or, on every rank, tensors that
                 differ in dtype or shape.
-            CodecError: a rank called `all_gather_obj`.
+            CodecError: a rank gave an object that is no tensor.
         """
         function = reduction(op)
-        parts = self.aiopg_group.all_gather(pack_tensor(tensor))
-        return reduce_tensors([build_tensor(part) for part in parts], function).to(tensor.device)
+        parts = self.aiopg_group.all_gather(on_host(tensor))
+        return reduce_tensors([received_tensor(part) for part in parts], function).to(tensor.device)
 
     # ---------------------------------------------------------------------------------------------- life cycle
 
@@ -282,10 +278,3 @@ class StatelessProcessGroup(VllmGroup):  # type: ignore[misc]
     def entries(self) -> deque[tuple[str, float]]:
         """The last sends and collectives that gave data."""
         return self.aiopg_group.entries
-
-
-def _object(received: Any) -> Any:
-    """What came where an object is due."""
-    if is_packed(received):
-        raise CodecError("payload", "torch.Tensor", "the rank that sent it sent a tensor where an object is due")
-    return received
