@@ -48,6 +48,7 @@ from aiopg.errors._peers import (
     PeerLostError,
     QueueEmptyError,
 )
+from aiopg.errors._peers import describe_keys as describe_keys
 from aiopg.errors._root import (
     AiopgError,
     Outcome,
