@@ -149,9 +149,9 @@ async def test_what_is_wrong_with_a_url_is_named(url: str, named: str) -> None:
 
 
 async def test_an_unknown_host_is_named() -> None:
-    """Unknown host: network error naming it."""
+    """Unknown host: network error naming it at T."""
     with pytest.raises(StoreUnreachableError, match=r"no-such-host\.invalid") as caught:
-        await AsyncStore.connect("aiopg://no-such-host.invalid:29400", timeout=5.0)
+        await AsyncStore.connect("aiopg://no-such-host.invalid:29400", timeout=0.3)
     assert isinstance(caught.value, ConnectionError)
 
 

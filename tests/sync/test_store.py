@@ -237,6 +237,40 @@ def test_a_lock_is_a_context_manager(store: Store, other: Store) -> None:
     assert (lock.name, lock.is_held) == ("lock", False)
 
 
+def test_threads_that_read_one_watch_take_turns(store: Store, other: Store) -> None:
+    """Each change goes to one of them."""
+    with store.watch() as watch:
+        store.check("x")
+
+        def read() -> list[int]:
+            return [next(watch).revision for _ in range(30)]
+
+        def write() -> None:
+            for n in range(90):
+                other.set("k", str(n))
+
+        *told, _ = together(read, read, read, write)
+        assert sorted(revision for part in told for revision in part) == list(range(1, 91))
+
+
+def test_a_lock_that_was_granted_when_ctrl_c_came_is_let_go(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupt falls behind the end of the call and before its return, where no program can see it."""
+    lock, call = store.lock("lock"), store._runner.call
+
+    def interrupted(make: Callable[[], Any]) -> None:
+        call(make)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._runner, "call", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lock.acquire()
+    assert other.lock("lock", timeout=LONG).acquire() > 0
+    assert not lock.is_held
+
+
 def test_the_store_of_a_blocking_group(pair: list[StatelessGroup], url: str) -> None:
     """group.store: private to the group's incarnation, on the group's loop thread."""
     threads = threading.active_count()

@@ -49,6 +49,7 @@ class StatelessGroup:
 
     _group: AsyncStatelessGroup
     _runner: Runner
+    _store: Store
 
     def __init__(
         self,
@@ -310,7 +311,7 @@ class StatelessGroup:
     @property
     def store(self) -> Store:
         """A `Store` of keys that are private to the group's incarnation, see `AsyncStatelessGroup.store`."""
-        return Store._over(self._group.store, self._runner)
+        return self._store
 
     @property
     def socket(self) -> Socket | None:
@@ -379,3 +380,4 @@ class StatelessGroup:
             owns_thread=owns_thread,
             closed_where=f" at rank {group.rank}",
         )
+        self._store = Store._over(group.store, self._runner)
