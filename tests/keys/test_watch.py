@@ -131,7 +131,7 @@ async def test_a_slow_watch_gets_all_that_is_kept(store: AsyncStore, other: Asyn
     watch = store.watch()
     await store.check("k")
     for n in range(3):
-        await other.multi_set([(f"{n} {m}", "x" * m) for m in range(1000)])
+        await other.multi_set({f"{n} {m}": "x" * m for m in range(1000)})
     assert [(await anext(watch)).revision for _ in range(3000)] == list(range(1, 3001))
     await watch.aclose()
 

@@ -63,7 +63,7 @@ def test_values_and_queues(store: Store, other: Store) -> None:
     """Each call once."""
     assert store.set("a", "1") == 1
     assert other.get("a") == b"1"
-    assert store.multi_set([("b", "2"), ("c", b"3")]) == 3
+    assert store.multi_set({"b": "2", "c": b"3"}) == 3
     assert other.multi_get(["c", "b"]) == [b"3", b"2"]
     store.wait(["a", "b"])
     assert store.check("a")
