@@ -49,8 +49,10 @@ RESTART_GRACE_SECONDS = 60.0
 time (ZooKeeper's sessions and Kafka's producers are given as much)."""
 
 TICK_SECONDS = 1.0
-LEAST_TICK_SECONDS = 0.001
 """How often the engine is asked whether something has expired."""
+
+LEAST_TICK_SECONDS = 0.001
+"""Timers of uvloop ring up to a millisecond early."""
 
 HOW_SECONDS = 0.05
 """When a process has ended, its launcher may say how within this time (`StoreServer.process_ended`)."""
