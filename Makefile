@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
+VLLM := benchmarks/.peers/vllm-0.33.0
 
-.PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers
+.PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers docs
 .PHONY: bench bench-quick bench-page bench-strangers bench-large bench-scale simulate chaos crash fuzz clean
 
 help:
@@ -11,6 +12,7 @@ help:
 	@echo "make test         all tests"
 	@echo "make test-tls     the tests of many processes once more, over TLS and over mutual TLS"
 	@echo "make check        ruff, mypy --strict, import-linter, all tests, test-tls"
+	@echo "make docs         the documentation as a site in build/docs, warnings as errors"
 	@echo "make simulate     50,000 seeds of the simulator (SEEDS=A-B for others)"
 	@echo "make chaos        1,000 broken connections under load; the long tests of liveness"
 	@echo "make crash        a store with a journal killed 100 times under load, in each mode"
@@ -31,8 +33,12 @@ help:
 demo: .venv/.ready
 	$(BIN)/aiopg demo
 
-test: .venv/.ready
+test: .venv/.ready $(VLLM)
 	$(BIN)/python -X dev -m pytest
+
+# The Python files of vLLM, with which its users' programs are tested: the wheel has 340 MB and is fetched once.
+$(VLLM): .venv/.ready
+	$(BIN)/python -c "from benchmarks import peers; peers.fetch({'vllm'})"
 
 # AIOPG_TLS_* and AIOPG_TOKEN are all that differs: neither the tests nor their programs know of them. Unix sockets have no
 # TLS. Both runs at once, as most of their time is waiting. What OpenSSL keeps for a connection (some 80 KiB) is no part of
@@ -62,6 +68,13 @@ layers: .venv/.ready
 	$(BIN)/lint-imports
 
 check: lint types layers test test-tls
+
+.venv/.docs: .venv/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 simulate: .venv/.ready
 	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1-50000) --jobs 2
@@ -95,4 +108,4 @@ bench-scale: .venv/.ready
 	$(BIN)/python -m benchmarks.scale
 
 clean:
-	rm -rf .venv benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .tls
+	rm -rf .venv build benchmarks/.peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .tls

@@ -1,6 +1,6 @@
 """A worker of an example deployment: learns where the others are, and goes on when all are ready.
 
-Its place is in the environment: RANK, WORLD_SIZE, AIOPG_URL, and AIOPG_TOKEN.
+Its place is in the environment: RANK (or JOB_COMPLETION_INDEX), WORLD_SIZE, AIOPG_URL, and AIOPG_TOKEN.
 """
 
 import asyncio

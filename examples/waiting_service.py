@@ -11,10 +11,9 @@ SIGTERM, stops it: it says "not ready", finishes what it has begun, and leaves t
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
 
-from aiopg import AsyncStatelessGroup, GroupClosedError, GroupTimeoutError, PeerLostError
+from aiopg import AsyncStatelessGroup, GroupTimeoutError
 
 
 class Service:
@@ -61,15 +60,12 @@ async def find_peers(stop: asyncio.Event) -> AsyncStatelessGroup | None:
     return None
 
 
-async def watch(group: AsyncStatelessGroup, peer: int, service: Service) -> None:
-    """A message that never comes: the call ends when the peer does."""
-    try:
-        await group.recv(peer, tag="never", timeout=math.inf)
-    except PeerLostError as error:
-        service.ready = False
-        print(f"not ready: {error}")
-    except GroupClosedError:
-        pass  # we left before the peer did
+async def watch(group: AsyncStatelessGroup, service: Service) -> None:
+    """Be ready no more when a peer is gone. Ends when we leave the group."""
+    async for event in group.events():
+        if event.what in ("left", "lost", "aborted"):
+            service.ready = False
+            print(f"not ready: rank {event.rank} {event.what}: {event.text}")
 
 
 async def take_part(service: Service, stop: asyncio.Event) -> None:
@@ -77,16 +73,14 @@ async def take_part(service: Service, stop: asyncio.Event) -> None:
     group = await find_peers(stop)
     if group is None:
         return
-    async with group, asyncio.TaskGroup() as watches:
+    async with group, asyncio.TaskGroup() as tasks:
         service.ready = True
         print("ready: all peers are there")
-        for peer in range(group.world_size):
-            if peer != group.rank:
-                watches.create_task(watch(group, peer, service))
+        tasks.create_task(watch(group, service))
         await stop.wait()
         service.ready = False
         await service.drain(seconds=3)
-        await group.close()  # ends the watches
+        await group.close()  # ends the watch
 
 
 async def main() -> None:

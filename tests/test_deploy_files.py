@@ -59,7 +59,7 @@ def test_the_parts_of_kubernetes_fit_together() -> None:
     volumes = {volume["name"] for volume in store["template"]["spec"]["volumes"]}
     volumes |= {claim["metadata"]["name"] for claim in store["volumeClaimTemplates"]}
     assert {mount["name"] for mount in container(STORE["StatefulSet"])["volumeMounts"]} == volumes
-    assert place.keys() >= {"RANK", "AIOPG_TOKEN"}
+    assert "AIOPG_TOKEN" in place
 
 
 SCHEMAS = {
@@ -72,8 +72,7 @@ SCHEMAS = {
 def test_the_files_are_as_their_schemas_ask(program: str) -> None:
     """Every field is one that there is, and of its type."""
     path = shutil.which(program, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if path is None:
-        pytest.skip(f"{program} is not installed")
+    assert path is not None, f"{program} is not installed: it is in the extra dev"
     seen = subprocess.run([path, *SCHEMAS[program]], cwd=DEPLOY, capture_output=True, text=True, timeout=50)
     assert seen.returncode == 0, seen.stdout + seen.stderr
 

@@ -1,9 +1,11 @@
-"""What docs/ says is so: its programs run, its lines can be copied, its tables have the limits that there are."""
+"""What docs/ says is so: its programs run, its lines can be copied, its tables have the limits that there are.
+
+A page that is added is covered by itself: `pages` says which of its blocks run.
+"""
 
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import subprocess
 import sys
@@ -16,19 +18,63 @@ from aiopg import Limits
 from aiopg.codec import MsgpackCodec
 from aiopg.tokens import read_tokens
 
+from .pages import ROOT, Page, blocks, run_program, user_environment, with_free_ports
 from .system.ranks import free_port
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 SECURITY = (DOCS / "security.md").read_text()
 LIMITS = (DOCS / "limits.md").read_text()
 OBJECTS = (DOCS / "objects.md").read_text()
 
 UNITS = {"": 1, "s": 1, "byte": 1, "bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
+PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
+ELSEWHERE = {
+    "security.md": "tests/test_docs.py",
+    "objects.md": "tests/test_docs.py",
+    "launchers.md": "tests/test_docs_launchers.py",
+    "testing.md": "tests/test_docs_testing.py",
+    "protocol.md": "tests/test_protocol.py",
+    "integrations.md": "tests/integrations/test_vllm.py",
+}
+"""Pages whose blocks are run in another way than others, and where that is."""
 
-def blocks(text: str, language: str) -> list[str]:
-    """Its blocks of code."""
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+COVERED = {page: Page(text) for page, text in PAGES.items() if page not in ELSEWHERE}
+PROGRAMS = [(name, number) for name, page in COVERED.items() for number in range(len(page.programs))]
+
+
+@pytest.mark.parametrize(("page", "number"), PROGRAMS, ids=[f"{page}-{number}" for page, number in PROGRAMS])
+def test_every_program_runs(page: str, number: int, tmp_path: Path) -> None:
+    """As it stands, warnings as errors."""
+    run_program(Page(with_free_ports(PAGES[page])).programs[number], tmp_path)
+
+
+@pytest.mark.parametrize("page", [name for name, page in COVERED.items() if page.commands])
+def test_every_command_says_what_the_page_shows(page: str, tmp_path: Path) -> None:
+    """The commands of a page one after another, with the programs that the page has as files."""
+    shown = Page(with_free_ports(PAGES[page]))
+    said = shown.run_commands(tmp_path).splitlines()
+    assert [line for line in shown.said if line not in said] == [], said
+
+
+@pytest.mark.parametrize("page", COVERED)
+def test_every_program_that_is_a_file_is_used(page: str) -> None:
+    """By a command of its page; or nobody would have run it."""
+    commands = COVERED[page].commands
+    assert [name for name in COVERED[page].files if not any(name in command for command in commands)] == []
+
+
+@pytest.mark.parametrize("page", sorted(ELSEWHERE.keys() & PAGES.keys()))
+def test_every_other_page_has_a_test_of_its_own(page: str) -> None:
+    """Which reads it."""
+    assert f'/ "{page}"' in (ROOT / ELSEWHERE[page]).read_text()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_test_that_is_named_is_there(page: str) -> None:
+    """`tests/FILE.py::NAME`: whoever doubts a promise can look."""
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGES[page]):
+        assert re.search(rf"^(async )?def {name}\(" if name else "", (ROOT / file).read_text(), re.MULTILINE), name
 
 
 def section(heading: str) -> list[str]:
@@ -47,7 +93,7 @@ def test_the_lines_of_a_deployment_work(heading: str, tmp_path: Path) -> None:
         lines.replace("store.example:", "127.0.0.1:").replace("0.0.0.0", "127.0.0.1").replace("29400", str(port))
         for lines in section(heading)
     )
-    user = environment(tmp_path)
+    user = user_environment(tmp_path)
     subprocess.run(["bash", "-euc", once], cwd=tmp_path, env=user, check=True, stdout=subprocess.DEVNULL)
     command = store.partition("\n")[2]  # behind the line that says whose it is
     serving = start(f"exec {command}", tmp_path, user)
@@ -64,13 +110,6 @@ def test_the_lines_of_a_deployment_work(heading: str, tmp_path: Path) -> None:
 def start(lines: str, directory: Path, user: dict[str, str]) -> subprocess.Popen[str]:
     """These lines of shell in a process."""
     return subprocess.Popen(["bash", "-euc", lines], cwd=directory, env=user, stdout=subprocess.PIPE, text=True)
-
-
-def environment(directory: Path) -> dict[str, str]:
-    """Of a user who has installed aiopg and said nothing of tokens and certificates."""
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("AIOPG_")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{mine['PATH']}"
-    return mine | {"PATH": path, "XDG_RUNTIME_DIR": str(directory)}
 
 
 def test_the_tokens_that_are_shown_are_read(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ import re
 import pytest
 
 from aiopg import testing
-from tests.test_docs import DOCS, blocks
+from tests.pages import ROOT, blocks
 
 pytest_plugins = ["pytester"]
 
-PAGE = (DOCS / "testing.md").read_text()
+PAGE = (ROOT / "docs" / "testing.md").read_text()
 
 
 def test_the_tests_on_the_page_pass(pytester: pytest.Pytester) -> None:

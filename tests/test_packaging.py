@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -23,9 +24,6 @@ DOWNSTREAM = sorted((ROOT / "tests/downstream").glob("[!_]*.py"))
 # ---------------------------------------------------------------------------------------------- a public name
 
 PUBLIC = ["aiopg", "aiopg.codec", "aiopg.testing"]
-
-GOING = {"aiopg.Store", "aiopg.open_store"}
-"""Names that nobody should begin to use."""
 
 
 def names_used(program: str) -> set[str]:
@@ -55,7 +53,7 @@ def value_of(name: str) -> object:
 def test_every_public_name_is_used_downstream() -> None:
     """A name that is added must be used in one of tests/downstream/*.py, in a way that type checkers see."""
     used = {id(value_of(name)) for path in DOWNSTREAM for name in names_used(path.read_text())}
-    public = {f"{module}.{name}" for module in PUBLIC for name in importlib.import_module(module).__all__} - GOING
+    public = {f"{module}.{name}" for module in PUBLIC for name in importlib.import_module(module).__all__}
     missing = {name for name in public if id(value_of(name)) not in used}  # by either name, where a thing has two
     assert missing == set(), "use these names in tests/downstream/"
 
@@ -85,6 +83,12 @@ class Without(NamedTuple):
     code: int = 0
 
 
+TORCH_DTYPE = next(
+    vector["payload"]
+    for vector in json.loads((ROOT / "tests/vectors/payloads.json").read_text())["encodes"]
+    if vector["name"] == "a torch dtype"
+)
+
 WITHOUT = [
     Without("uvloop", "from aiopg.cli import main; sys.exit(main(['token']))", ""),
     Without("uvloop", "from aiopg.loops import fast_loop; print(fast_loop())", "None\n"),
@@ -99,7 +103,27 @@ WITHOUT = [
     Without(
         "numpy",
         "from aiopg import MsgpackCodec; MsgpackCodec().decode(bytes.fromhex(sys.argv[1]))",
-        "numpy is not installed here, and the object holds values of it; run: pip install numpy\n",
+        "before receiving such, import numpy (pip install numpy)\n",
+        1,
+    ),
+    Without(
+        "torch",
+        "from aiopg import MsgpackCodec; MsgpackCodec().decode(bytes.fromhex(sys.argv[2]))",
+        "before receiving such, import torch (pip install torch)\n",
+        1,
+    ),
+    Without(
+        "torch",
+        "import os, aiopg; os.environ['TORCHELASTIC_USE_AGENT_STORE'] = 'True'; "
+        "os.environ['MASTER_ADDR'] = '127.0.0.1'; "
+        "os.environ['MASTER_PORT'] = '9'; aiopg.StatelessGroup.create('127.0.0.1', 9, 0, 2, store_timeout=5)",
+        "pip install 'aiopg-group[torch]'; or set AIOPG_PORT to another port\n",
+        1,
+    ),
+    Without(
+        "vllm",
+        "from aiopg.integrations.vllm import stateless_group; stateless_group('127.0.0.1', 9, 0, 1)",
+        "run: pip install 'aiopg-group[vllm]'\n",
         1,
     ),
 ]
@@ -112,7 +136,7 @@ def test_without_a_package_it_is_said_what_to_install(case: Without, tmp_path: P
     numpy = importlib.import_module("numpy")
     payload = bytes(importlib.import_module("aiopg").MsgpackCodec().encode(numpy.arange(3)))
     program = f"import sys; sys.modules[{case.package!r}] = None; {case.program}"
-    command = [sys.executable, "-W", "error", "-c", program, payload.hex()]
+    command = [sys.executable, "-W", "error", "-c", program, payload.hex(), TORCH_DTYPE]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=50)
     assert ran.returncode == case.code, ran.stderr
     if case.code:

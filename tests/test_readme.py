@@ -1,4 +1,4 @@
-"""Every Python program in the README runs."""
+"""Every Python program in the README runs, and its links lead to files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 from .system.ranks import free_port
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -47,3 +48,10 @@ def test_the_other_programs_run(block: int) -> None:
     """Every other program, as it stands, on a port of its own."""
     out = output(start(BLOCKS[block].replace("29501", str(free_port()))))
     assert "weights" in out or "missing: rank 1; arrived: 0" in out
+
+
+def test_every_link_leads_to_a_file() -> None:
+    """Of those that stay in the repository."""
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert "docs/guarantees.md" in links
+    assert [link for link in links if not (ROOT / link).is_file()] == []

@@ -18,17 +18,21 @@ from aiopg import (
     GroupClosedError,
     GroupTimeoutError,
     JournalCorruptError,
+    KeyOperationError,
+    KeyTimeoutError,
     Outcome,
     PayloadTooLargeError,
     PeerError,
     PeerLostError,
     ProtocolError,
+    QueueEmptyError,
     RankConflictError,
     StoreError,
     StoreFullError,
     StoreLostError,
     StoreUnreachableError,
     UsageError,
+    WatchGapError,
     WorldSizeMismatchError,
     WrongThreadError,
 )
@@ -44,6 +48,11 @@ def who_is_to_blame(error: AiopgError) -> str:
             return f"{error.ranks[0]} is gone: {error.reason}"
         case GroupAbortedError():
             return f"{error.origin + 0} gave up: {error.reason}"
+        case KeyTimeoutError():
+            keys: tuple[str, ...] | None = error.missing
+            return f"{error.op} of {error.keys} had {error.timeout + 0} s: {keys}, {error.arrived}/{error.expected}"
+        case QueueEmptyError():
+            return f"nobody pushed to {error.key}"
         case PeerError():
             return "another rank"
         case RankConflictError() | FencedError():
@@ -53,6 +62,8 @@ def who_is_to_blame(error: AiopgError) -> str:
         case CollectiveMismatchError():
             calls: dict[int, str] = error.calls
             return f"{calls} at {error.tag!r} {error.seq + 0}"
+        case KeyOperationError():
+            return f"{error.op} of {error.key}: {error.reason}"
         case CodecError():
             return f"{error.path}: {error.type}: {error.reason}"
         case PayloadTooLargeError():
@@ -67,6 +78,8 @@ def who_is_to_blame(error: AiopgError) -> str:
             return f"{error.limit} is {error.allowed + 0}, filled by {error.holder}"
         case DataExpiredError():
             return f"{error.what} of {error.group}"
+        case WatchGapError():
+            return f"{error.prefix} from {error.revision + 0}, kept from {error.oldest + 0}"
         case JournalCorruptError():
             return f"{error.file} at {error.offset + 0}: {error.reason}"
         case ProtocolError():

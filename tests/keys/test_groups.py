@@ -96,15 +96,22 @@ async def test_the_first_use_joins_the_group(place: Place) -> None:
     """Like every call of a group; calls that come meanwhile stay in order."""
     store = await place.open()
     one = AsyncStatelessGroup(0, 2, store, group="g", store_timeout=LONG)
-    calls = [asyncio.ensure_future(one.store.append("text", str(n))) for n in range(5)]
+    calls: list[asyncio.Future[object]] = [asyncio.ensure_future(one.store.append("text", str(n))) for n in range(5)]
     sent = asyncio.ensure_future(one.send("x", 1))
+
+    async def append_as_soon_as_it_is_joined() -> None:
+        while "not joined" in repr(one):  # noqa: ASYNC110 - an event would come a pass of the loop too late
+            await asyncio.sleep(0)
+        await one.store.append("text", "5")
+
+    calls.append(asyncio.ensure_future(append_as_soon_as_it_is_joined()))
     await asyncio.sleep(0.01)
     assert not any(call.done() for call in calls)
     two = AsyncStatelessGroup(1, 2, await place.open(), group="g", store_timeout=LONG)
     async with two:
         assert await two.recv(0) == "x"
         await asyncio.gather(sent, *calls)
-        assert await two.store.get("text") == b"01234"
+        assert await two.store.get("text") == b"012345"
         await one.close()
     assert await store.num_keys() == 0  # closing the groups left the store open
 

@@ -21,6 +21,7 @@ from aiopg import (
     ForkError,
     GroupClosedError,
     KeyTimeoutError,
+    StoreLostError,
     StoreServer,
     StoreUnreachableError,
     Token,
@@ -29,7 +30,7 @@ from aiopg import (
 )
 from aiopg.stores import open_link
 
-from .conftest import LONG, Place, until
+from .conftest import LONG, Place, begun, until
 
 TOKEN = "a token that both of them know"
 
@@ -149,9 +150,9 @@ async def test_what_is_wrong_with_a_url_is_named(url: str, named: str) -> None:
 
 
 async def test_an_unknown_host_is_named() -> None:
-    """Unknown host: network error naming it."""
+    """Unknown host: network error naming it at T."""
     with pytest.raises(StoreUnreachableError, match=r"no-such-host\.invalid") as caught:
-        await AsyncStore.connect("aiopg://no-such-host.invalid:29400", timeout=5.0)
+        await AsyncStore.connect("aiopg://no-such-host.invalid:29400", timeout=0.3)
     assert isinstance(caught.value, ConnectionError)
 
 
@@ -285,6 +286,54 @@ async def test_a_store_that_is_coming_up_is_waited_for() -> None:
     async with StoreServer(port=port):
         store = await opening
         await store.set("key", "1")
+        await store.close()
+
+
+async def test_all_of_it_survives_a_restart_of_a_store_with_a_journal(tmp_path: Path) -> None:
+    """Values, queues, locks, session keys, calls that wait, and watches, which go on without a gap."""
+    journal = str(tmp_path / "journal")
+    async with StoreServer(journal=journal, fsync="off") as server:
+        store, other = [await AsyncStore.connect(server.address, timeout=LONG) for _ in range(2)]
+        port = int(server.address.rpartition(":")[2])
+        await store.multi_set({"kept": "1", "n": "7"})
+        await store.set("mine", "1", session=True)
+        await store.queue_push("q", "x")
+        lock = store.lock("lock")
+        await lock.acquire()
+        watch = store.watch()
+        waits = [await begun(call, other) for call in (other.get("later"), other.lock("lock").acquire())]
+        pop = await begun(store.queue_pop("empty"), store)
+    async with StoreServer(port=port, journal=journal, fsync="off"):
+        assert await other.multi_get(["kept", "mine"]) == [b"1", b"1"]
+        assert await store.add("n") == 8
+        assert await other.queue_pop("q") == b"x"
+        await store.set("later", "2")
+        assert await waits[0] == b"2"
+        assert not waits[1].done()
+        await lock.release()
+        assert await waits[1] > 0
+        await other.queue_push("empty", "y")
+        assert await pop == b"y"
+        assert [((event := await anext(watch)).key, event.revision) for _ in range(2)] == [("n", 4), ("later", 5)]
+        await watch.aclose()
+        await store.close()
+        with pytest.raises(KeyTimeoutError):
+            await other.get("mine", timeout=0.05)
+        await other.close()
+
+
+async def test_a_store_without_a_journal_is_lost_with_its_server() -> None:
+    """Told by an error and not by an empty store."""
+    async with StoreServer() as server:
+        store = await AsyncStore.connect(server.address, timeout=LONG, reconnect_grace=0.3)
+        port = int(server.address.rpartition(":")[2])
+        await store.set("key", "1")
+        wait = await begun(store.get("other key"), store)
+    async with StoreServer(port=port):
+        with pytest.raises(StoreLostError):
+            await wait
+        with pytest.raises(StoreLostError):
+            await store.get("key")
         await store.close()
 
 

@@ -14,7 +14,7 @@ from .conftest import LONG
 
 KEYED: dict[str, Callable[[AsyncStore, Any], Awaitable[Any]]] = {
     "set": lambda store, key: store.set(key, "x"),
-    "multi_set": lambda store, key: store.multi_set([(key, "x")]),
+    "multi_set": lambda store, key: store.multi_set({key: "x"}),
     "get": lambda store, key: store.get(key),
     "multi_get": lambda store, key: store.multi_get(["a", key]),
     "wait": lambda store, key: store.wait(["a", key]),

@@ -28,7 +28,8 @@ def test_its_programs_run(number: int) -> None:
 
 def test_every_call_is_in_the_table() -> None:
     """By its name, and there is no other."""
-    told = set(re.findall(r"`(\w+)\(", "\n".join(re.findall(r"^\| `.*", PAGE, re.MULTILINE))))
+    rows = "\n".join(re.findall(r"^\| `.*", PAGE, re.MULTILINE))
+    told = set(re.findall(r"`(\w+)\(", rows))
     calls = {name for name, value in vars(KeyVerbs).items() if callable(value) and not name.startswith("_")}
     assert told == calls | {"with_prefix", "clone"}
     assert all(hasattr(AsyncStore, name) for name in told)

@@ -54,7 +54,7 @@ async def test_every_call_goes_through_prefixed(store: AsyncStore) -> None:
     await store.multi_set({"key": "outside", "q": "outside", "n": "7"})
     await inner.set("key", "1")
     assert await inner.get("key") == b"1"
-    await inner.multi_set([("a", "2"), ("b", "3")])
+    await inner.multi_set({"a": "2", "b": "3"})
     assert await inner.multi_get(["b", "a"]) == [b"3", b"2"]
     await inner.wait(["a", "b"])
     assert await inner.check(["a", "key"])

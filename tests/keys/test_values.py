@@ -181,7 +181,7 @@ async def test_append_creates_or_extends(store: AsyncStore) -> None:
 async def test_multi_set_and_multi_get_keep_order(store: AsyncStore) -> None:
     """Multi_set/multi_get keep order."""
     names = [f"key {n * 7919 % 1024}" for n in range(1024)]
-    revision = await store.multi_set([(name, name) for name in names])
+    revision = await store.multi_set({name: name for name in names})
     assert revision == 1024
     assert await store.multi_get(names) == [name.encode() for name in names]
     assert await store.multi_get(names[::-2]) == [name.encode() for name in names[::-2]]

@@ -55,3 +55,17 @@ def program() -> Iterator[Callable[..., Program]]:
     yield start
     for started in programs:
         started.kill()
+
+
+@pytest.fixture
+def served(program: Callable[..., Program]) -> str:
+    """URL of a store in a process of its own."""
+    source = """
+    import asyncio
+    async def main():
+        async with StoreServer() as server:
+            say(server.address)
+            await asyncio.to_thread(sys.stdin.read)
+    asyncio.run(main())
+    """
+    return program(source).line()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from aiopg import StatelessGroup
+from aiopg import StatelessGroup, Store
 from aiopg.stores import open_link
 
 HOST = "127.0.0.1"
@@ -101,6 +101,18 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.005)
+
+
+def when_waiting(store: Store, then: Callable[[], Any]) -> Any:
+    """Do this once something waits for keys, which the store's `bytes` tell."""
+    link = store._store.link
+
+    def waits() -> bool:
+        described: Any = store._runner.call(link.status)
+        return bool(described["keys"]["bytes"])
+
+    until(waits)
+    return then()
 
 
 class Program:

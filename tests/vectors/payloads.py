@@ -25,8 +25,8 @@ from . import Vector
 __all__ = ["CODEC", "VALUES", "about", "sections", "value_of"]
 
 about = (
-    "Payloads of the default codec. A value is written as Python writes it, with the names of the standard library's "
-    "and numpy's and torch's types; Peer, Point, Colour, Rights and Celsius are registered as example.Peer and so on (see "
+    "Payloads of the default codec. A value is written as Python writes it, with the names of the standard library's, "
+    "numpy's and torch's types; Peer, Point, Colour, Rights and Celsius are registered as example.Peer and so on (see "
     "payloads.py). `encodes` are bytes that are written for a value, `decodes` others that are read as one."
 )
 

@@ -149,8 +149,12 @@ class Engine:
             if incarnation.keys is not None:
                 end = min(end, incarnation.keys.values.next_end())
         sweep = self._swept + max(ttl / SWEEPS_PER_TTL, SWEEP_SECONDS_LEAST)
-        when = min(sweep, end, self._membership.lobbies.next_due())
+        when = min(sweep, end, self.next_opening())
         return None if when == math.inf else when
+
+    def next_opening(self) -> float:
+        """When a group of whoever came is to form; infinite if none is."""
+        return self._membership.lobbies.next_due()
 
     def handle_timer(self, now: float) -> Events:
         """Drop what is past its time."""

@@ -56,7 +56,8 @@ async def dial(
 
     Raises:
         AuthenticationError: at once: store and member do not share a token, or one refuses the other's certificate.
-        StoreUnreachableError: at once where no waiting helps: no route, something that is no store.
+        StoreUnreachableError: at once where no waiting helps: no route, something that is no store; at the deadline if
+            the host name was not known by then.
         TimeoutError: it was not up by the deadline; the text says what the last attempt met that came to an end.
     """
     loop = asyncio.get_running_loop()
@@ -80,6 +81,8 @@ async def dial(
             wait = random.uniform(pause / 2, pause)
             if loop.time() + wait >= deadline:
                 await asyncio.sleep(deadline - loop.time())
+                if isinstance(error, UnknownHostError):
+                    raise StoreUnreachableError(str(address), str(error)) from error
                 raise TimeoutError(f"it did not come up in time ({error})") from error
         await asyncio.sleep(wait)
         pause = min(2 * pause, LONGEST_PAUSE)

@@ -5,9 +5,9 @@ store and the road to it (`StoreError`)::
 
     AiopgError
     ├── UsageError                  the program asked for what cannot be
-    │   ├── GroupClosedError            a call on a group that was closed
+    │   ├── GroupClosedError            a call on a group or store that was closed
     │   ├── WrongThreadError            a blocking call from the thread that runs the group's own loop
-    │   ├── ForkError                   a group made before a fork, used in the child
+    │   ├── ForkError                   a group or store made before a fork, used in the child
     │   ├── RankConflictError           the rank is held by a live member
     │   ├── FencedError                 another process took this rank over
     │   ├── WorldSizeMismatchError      a live group of that name has another size
@@ -48,6 +48,7 @@ from aiopg.errors._peers import (
     PeerLostError,
     QueueEmptyError,
 )
+from aiopg.errors._peers import describe_keys as describe_keys
 from aiopg.errors._root import (
     AiopgError,
     Outcome,

@@ -87,17 +87,18 @@ class KeyTimeoutError(PeerError, TimeoutError):
         self.missing = None if missing is None else tuple(missing)
         self.arrived, self.expected, self.timeout, self.elapsed = arrived, expected, timeout, elapsed
         spent = f"timed out after {elapsed:.2f} s (timeout {timeout:g} s)"
-        super().__init__(f"{op} of {_few(self.keys)} {spent}; {self._what_is_missing()}")
+        super().__init__(f"{op} of {describe_keys(self.keys)} {spent}; {self._what_is_missing()}")
 
     def _what_is_missing(self) -> str:
         if self.expected is not None:
             return f"{self.arrived}/{self.expected} arrived"
         if self.missing is None:
             return "the store did not say what is missing"
-        return f"missing: {_few(self.missing)}" if len(self.keys) > 1 else "it was not to be had"
+        return f"missing: {describe_keys(self.missing)}" if len(self.keys) > 1 else "it was not to be had"
 
 
-def _few(keys: Sequence[str]) -> str:
+def describe_keys(keys: Sequence[str]) -> str:
+    """Keys for people: at most five of them."""
     named = ", ".join(map(repr, keys[:5]))
     return named + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 

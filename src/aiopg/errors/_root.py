@@ -22,7 +22,10 @@ class Outcome(enum.Enum):
     APPLIED = "applied"
     """The call took effect; only its result did not reach the caller."""
     UNKNOWN = "unknown"
-    """The store did not say. Calling again *on the same group* is still safe: the group settles it first."""
+    """The store did not say. Calling again *on the same group* is still safe: the group settles it first.
+
+    Of calls on keys, those that change something may have been done; the others can be made again.
+    """
 
 
 class AiopgError(Exception):

@@ -33,15 +33,18 @@ class UsageError(AiopgError):
 
 
 class GroupClosedError(UsageError):
-    """The group was closed, by `close()` or by leaving its `with` block, and the call needs it open."""
+    """The group, or store, was closed, by `close()` or by leaving its `with` block, and the call needs it open."""
 
 
 class WrongThreadError(UsageError):
-    """A blocking call came from the thread that runs the group's own event loop: it would wait for itself."""
+    """A blocking call came from the thread that runs the group's own event loop: it would wait for itself.
+
+    Or a call came from another event loop than the one that the group, or store, belongs to.
+    """
 
 
 class ForkError(UsageError):
-    """The group belongs to the parent of a forked process. Make a new group in the child."""
+    """The group, or store, belongs to the parent of a forked process. Make a new one in the child."""
 
 
 class RankConflictError(UsageError):

@@ -65,8 +65,11 @@ class PendingCall:
     """One call of this group that waits."""
 
     op: str
+    """Name of the call ("barrier", "recv", "join", ...)."""
     tag: Tag
+    """Its tag."""
     seq: int
+    """Its number among the calls of its kind and tag, from 1; 0 for a join."""
     elapsed: float
     """Seconds since it was made."""
     remaining: float

@@ -24,7 +24,7 @@ from aiopg.group._messages import Messages
 from aiopg.group._rendezvous import PAUSE_SECONDS, Access, Search
 from aiopg.group._torchrun import form_by_agent
 from aiopg.server.hosting import StoreHost, check_host
-from aiopg.stores import open_link
+from aiopg.stores import StoreLink, open_link
 from aiopg.tls import Encryption
 from aiopg.tokens import member_token
 
@@ -263,7 +263,11 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
 
 
 async def _form(
-    member: Callable[[StoreLink], Group], search: Search, takeover: bool, address: Address, listener: socket.socket | None
+    member: Callable[[StoreLink], Group],
+    search: Search,
+    takeover: bool,
+    address: Address,
+    listener: socket.socket | None,
 ) -> Group:
     """Host or find the store there, and join as the member that is made for it."""
     loop = asyncio.get_running_loop()

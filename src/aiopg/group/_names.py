@@ -1,4 +1,7 @@
-"""Names of hosts that come to be while one waits: in Kubernetes a pod has its name some time after it runs."""
+"""The name of one's own host, to listen on, which comes to be while one waits: a pod runs before it has its name.
+
+Who looks for a store by its host's name tries again by itself, see `client`.
+"""
 
 from __future__ import annotations
 

@@ -63,9 +63,9 @@ class Search(NamedTuple):
         self, address: Address, listen_socket: socket.socket | None
     ) -> tuple[NativeLink, HostedStore | None]:
         """A link to the store at an address, and the store itself where this rank hosts it. Raises as those below."""
-        await await_name(address, self.deadline)
         if self.rank != 0:
             return await find_store(address, self.deadline, group=self.group, access=self.access), None
+        await await_name(address, self.deadline)
         return await found_store(
             address,
             self.deadline,

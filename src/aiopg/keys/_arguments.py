@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from aiopg._core.limits import Limits
@@ -25,7 +25,7 @@ __all__ = [
 Value: TypeAlias = str | bytes | bytearray | memoryview
 """What a key can be given: text goes as UTF-8."""
 
-Items: TypeAlias = Mapping[str, Value] | Iterable[tuple[str, Value]]
+Items: TypeAlias = Mapping[str, Value]
 
 _LIMITS = Limits()
 _LEAST, _LARGEST = -(2**63), 2**63 - 1
@@ -56,8 +56,9 @@ def check_keys(keys: Sequence[str], prefix: str) -> tuple[str, ...]:
 
 def pairs_of(items: Items, prefix: str) -> list[tuple[str, bytes]]:
     """Keys behind the prefix, and values, if they are 1 to `Limits.keys_per_call`. Raises as the checks of them."""
-    pairs = items.items() if isinstance(items, Mapping) else items
-    whole = [(check_key(key, prefix), as_value("value", value)) for key, value in pairs]
+    if not isinstance(items, Mapping):
+        raise TypeError(f"multi_set takes a mapping of keys to values, not {items!r:.200}")
+    whole = [(check_key(key, prefix), as_value("value", value)) for key, value in items.items()]
     _check_number(len(whole))
     return whole
 

@@ -66,7 +66,7 @@ class KeyVerbs:
         """Give 1 to 1,024 keys values, all at once or none; the revision of the last one. Else as `set`.
 
         Args:
-            items: a mapping, or pairs of key and value, in whose order the keys are set.
+            items: a mapping of keys to values, in whose order they are set.
         """
         return await self._set(pairs_of(items, self.prefix), "multi_set", ttl, session, timeout)
 

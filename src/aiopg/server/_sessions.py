@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, cast
 from aiopg._core.exchange import Exchange, Line
 from aiopg._core.handshake import resume_proof
 from aiopg._core.limits import Limits
-from aiopg._core.messages import COMMANDS, Cancel, Join, Leave, Message, Open, Opened, Vacate
+from aiopg._core.messages import COMMANDS, Cancel, Enlist, Join, Leave, Message, Open, Opened, Vacate
 from aiopg.commons import Commons
 from aiopg.errors import ProtocolError
 from aiopg.liveness import SWEEP_SECONDS, LateSweep
@@ -50,6 +50,9 @@ time (ZooKeeper's sessions and Kafka's producers are given as much)."""
 
 TICK_SECONDS = 1.0
 """How often the engine is asked whether something has expired."""
+
+LEAST_TICK_SECONDS = 0.001
+"""Timers of uvloop ring up to a millisecond early."""
 
 HOW_SECONDS = 0.05
 """When a process has ended, its launcher may say how within this time (`StoreServer.process_ended`)."""
@@ -222,6 +225,8 @@ class Sessions:
             self.joined.set()
         elif kind in _EMPTYING:
             self._note_vacancy()
+        elif kind is Enlist:
+            self._tick_in_time()
 
     def confirm(self, session: ServerSession) -> bool:
         """A member may have acknowledged answers that asked for it; whether it still owes some."""
@@ -347,6 +352,14 @@ class Sessions:
             self.exchange.handle_timer(now)
             self._end_overfull()
         self._tick_timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._tick_in_time()
+
+    def _tick_in_time(self) -> None:
+        """A group is to form in a moment that was promised to those who wait, and not up to a tick later."""
+        soon = self.exchange.engine.next_opening() - self._now()
+        if soon < TICK_SECONDS:
+            self._tick_timer.cancel()
+            self._tick_timer = self._loop.call_later(max(soon, LEAST_TICK_SECONDS), self._tick)
 
     def _sweep(self) -> None:
         """Cut the connections at whose other end nobody is, says the kernel."""

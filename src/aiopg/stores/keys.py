@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from aiopg.errors import KeyTimeoutError, Outcome
+from aiopg.errors import KeyTimeoutError, Outcome, describe_keys
 
 __all__ = ["FROM_NOW", "Following", "KeyCall", "KeyEvent", "Keys"]
 
@@ -88,7 +88,20 @@ class KeyCall:
 
     def warn(self, arrived: Places, missing: Places) -> None:
         """Log that the call waits for long, and for what."""
-        logger.warning("%s", self.timed_out(arrived, missing), extra={"op": self.op, "keys": self.keys})
+        if missing is None or arrived is None:
+            what = "the store did not say what is missing"
+        elif self.expected is not None:
+            what = f"{len(arrived)}/{self.expected} arrived"
+        else:
+            what = f"missing: {describe_keys([self.keys[place] for place in missing])}"
+        logger.warning(
+            "%s of %s waits for %.0f s; %s",
+            self.op,
+            describe_keys(self.keys),
+            self.elapsed,
+            what,
+            extra={"op": self.op, "keys": self.keys, "elapsed": self.elapsed},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

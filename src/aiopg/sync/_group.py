@@ -49,6 +49,7 @@ class StatelessGroup:
 
     _group: AsyncStatelessGroup
     _runner: Runner
+    _store: Store
 
     def __init__(
         self,
@@ -132,6 +133,35 @@ class StatelessGroup:
                 url, rank=rank, world_size=world_size, group=group, token=token, ssl=ssl,
                 data_expiration_seconds=data_expiration_seconds, store_timeout=store_timeout, codec=codec,
                 reconnect_grace=reconnect_grace, takeover=takeover,
+            ),
+        )  # fmt: skip
+
+    @classmethod
+    def rendezvous(
+        cls,
+        url: str,
+        min_size: int,
+        max_size: int | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        metadata: Any = None,
+        last_call: float = 1.0,
+        group: str = "default",
+        token: str | None = None,
+        ssl: Encryption | None = None,
+        data_expiration_seconds: float = 3600,
+        store_timeout: float = DEFAULT_TIMEOUT,
+        codec: Codec | None = None,
+        reconnect_grace: float = 5.0,
+    ) -> Self:
+        """See `AsyncStatelessGroup.rendezvous`."""
+        return cls._made_by(
+            "aiopg group",
+            lambda: AsyncStatelessGroup.rendezvous(
+                url, min_size, max_size, timeout,
+                metadata=metadata, last_call=last_call, group=group, token=token, ssl=ssl,
+                data_expiration_seconds=data_expiration_seconds, store_timeout=store_timeout, codec=codec,
+                reconnect_grace=reconnect_grace,
             ),
         )  # fmt: skip
 
@@ -224,6 +254,13 @@ class StatelessGroup:
         made._attach(self._runner.thread, group, owns_thread=False)
         return made
 
+    def reform(self, *, metadata: Any = None, timeout: float | None = None) -> Self:
+        """See `AsyncStatelessGroup.reform`. The new group goes on in this one's loop thread."""
+        group = self._runner.call(lambda: self._group.reform(metadata=metadata, timeout=timeout))
+        made = type(self).__new__(type(self))
+        made._attach(self._runner.thread, group, owns_thread=self._runner.hand_over())
+        return made
+
     def pending(self) -> tuple[PendingCall, ...]:
         """See `AsyncStatelessGroup.pending`; the calls of all threads."""
 
@@ -274,7 +311,7 @@ class StatelessGroup:
     @property
     def store(self) -> Store:
         """A `Store` of keys that are private to the group's incarnation, see `AsyncStatelessGroup.store`."""
-        return Store._over(self._group.store, self._runner)
+        return self._store
 
     @property
     def socket(self) -> Socket | None:
@@ -312,6 +349,11 @@ class StatelessGroup:
         return self._group.broadcast_recv_src_counter
 
     @property
+    def metadata(self) -> tuple[Any, ...]:
+        """What each rank said of itself, in a group made by `rendezvous` or `reform`."""
+        return self._group.metadata
+
+    @property
     def entries(self) -> deque[tuple[str, float]]:
         """The last sends and collectives that gave data."""
         return self._group.entries
@@ -338,3 +380,4 @@ class StatelessGroup:
             owns_thread=owns_thread,
             closed_where=f" at rank {group.rank}",
         )
+        self._store = Store._over(group.store, self._runner)

@@ -105,6 +105,13 @@ class Runner:
             if self._owns_thread:
                 self.thread.stop()
 
+    def hand_over(self) -> bool:
+        """It was closed, and something else goes on in its loop thread; whether the thread was its own."""
+        self.closed = True
+        atexit.unregister(self._at_exit)
+        owned, self._owns_thread = self._owns_thread, False
+        return owned
+
     def _check_thread(self) -> None:
         if self.thread.is_current:
             raise WrongThreadError(
