@@ -207,6 +207,8 @@ def test_append_and_multi(store: Any) -> None:
     assert store.get("key") == b"potato"
     store.multi_set(["foo", "bar", "raw"], ["po", "", b"\xff"])
     assert store.multi_get(["bar", "foo", "raw", "foo"]) == [b"", b"po", b"\xff", b"po"]
+    store.multi_set(["twice", "once", "twice"], ["1", "2", "3"])
+    assert store.multi_get(["twice", "once"]) == [b"3", b"2"]
     assert (store.multi_get([]), store.multi_set([], []), store.wait([]), store.check([])) == ([], None, None, True)
 
 

@@ -16,7 +16,7 @@ from aiopg.cli._certs import write_certificates
 from tests.integrations.forked import ROOT, Forked
 from tests.system.ranks import serving
 
-DOCS = ROOT / "docs" / "integrations-torch.md"
+DOCS = ROOT / "docs" / "integrations.md"
 TOKEN = "a token of these tests alone"
 
 

@@ -153,12 +153,12 @@ class TorchStore(dist.Store):  # type: ignore[misc]
 
     @_as_torch_says()
     def multi_set(self, keys: Sequence[str], values: Sequence[Value]) -> None:
-        """Give keys values, in their order; 1,024 at a time all at once."""
+        """Give keys values; 1,024 keys at a time all at once. Of a key that is there twice the last value counts."""
         if len(keys) != len(values):
             raise ValueError(f"multi_set needs a value for each key, and got {len(keys)} keys and {len(values)} values")
         for first in range(0, len(keys), KEYS_PER_CALL):
             behind = first + KEYS_PER_CALL
-            self.aiopg_store.multi_set(zip(keys[first:behind], values[first:behind], strict=True))
+            self.aiopg_store.multi_set(dict(zip(keys[first:behind], values[first:behind], strict=True)))
 
     # ---------------------------------------------------------------------------------------------- queues
 
