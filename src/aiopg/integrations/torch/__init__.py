@@ -59,11 +59,15 @@ def as_store(store: Store | str, prefix: str | None = None, timeout: float | tim
     span = None if timeout is None else as_span(timeout)
     _check_store(store)
     make = _torch_store()
-    if isinstance(store, str):
-        store = Store.connect(store) if span is None else Store.connect(store, timeout=seconds_of(span))
-    if prefix is not None:
-        store = store.with_prefix(prefix)
-    return make(store, as_span(store.timeout) if span is None else span)
+    if isinstance(store, Store):
+        keys = store if prefix is None else store.with_prefix(prefix)
+        return make(keys, as_span(keys.timeout) if span is None else span)
+    opened = Store.connect(store) if span is None else Store.connect(store, timeout=seconds_of(span))
+    try:
+        return as_store(opened, prefix, timeout)
+    except BaseException:
+        opened.close()
+        raise
 
 
 def _check_store(store: Any) -> None:
