@@ -7,7 +7,7 @@ import pickle
 from typing import Any
 
 import torch
-from torch.distributed import ReduceOp
+from torch.distributed import PrefixStore, ReduceOp
 from vllm.distributed import utils
 from vllm.distributed.device_communicators import pynccl_wrapper
 
@@ -26,6 +26,9 @@ def identity(rank: int, world_size: int, port: int) -> Any:
     for field in dataclasses.fields(utils.StatelessProcessGroup):
         assert hasattr(group, field.name), field.name
     assert group.store is group.store
+    keys = PrefixStore("nixl", group.store)  # as vLLM's buffers of nixl have it
+    keys.set(f"agent {rank}", f"metadata of {rank}")
+    assert keys.get(f"agent {(rank + 1) % world_size}") == f"metadata of {(rank + 1) % world_size}".encode()
     assert group in {group}
     assert f"StatelessProcessGroup 'default' rank {rank} of {world_size}" in repr(group)
     group.broadcast_obj("x", 0)

@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 import torch.distributed
 
+from aiopg.integrations.torch import as_store
 from aiopg.integrations.vllm._dropped import await_dropped, close_with
 from aiopg.integrations.vllm._found import find_group_class
 from aiopg.integrations.vllm._tensors import (
@@ -239,9 +240,8 @@ class StatelessProcessGroup(VllmGroup):  # type: ignore[misc]
 
     @cached_property
     def store(self) -> Any:
-        """The group's key store."""
-        # Here it gets torch's face, without which torch's PrefixStore and nixl's buffers do not take it.
-        return self.aiopg_group.store
+        """The group's keys, as a `torch.distributed.Store`: torch's PrefixStore and vLLM's nixl buffers take it."""
+        return as_store(self.aiopg_group.store)
 
     @property
     def socket(self) -> Socket | None:
