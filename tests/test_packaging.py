@@ -121,6 +121,12 @@ WITHOUT = [
         1,
     ),
     Without(
+        "torch",
+        "from aiopg import Store; from aiopg.integrations.torch import as_store; as_store(Store.connect('memory://x'))",
+        "run: pip install 'aiopg-group[torch]'\n",
+        1,
+    ),
+    Without(
         "vllm",
         "from aiopg.integrations.vllm import stateless_group; stateless_group('127.0.0.1', 9, 0, 1)",
         "run: pip install 'aiopg-group[vllm]'\n",
