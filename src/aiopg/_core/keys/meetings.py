@@ -22,7 +22,7 @@ class _Meeting:
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
-        self.waiting: list[_Meet] = []
+        self.waiting: dict[_Meet, None] = {}  # in the order of coming; of thousands any one may give up
 
 
 class _Meet(Waiting):
@@ -66,7 +66,7 @@ class Meetings:
         self._replies.wait(waiting)
         if meeting is None:
             meeting = self._meetings[meet.key] = _Meeting(meet.expected)
-        meeting.waiting.append(waiting)
+        meeting.waiting[waiting] = None
         if len(meeting.waiting) == meeting.expected:
             del self._meetings[meet.key]
             self._replies.answer_all(meeting.waiting, (), receipt=False)
@@ -79,7 +79,7 @@ class Meetings:
     def remove(self, waiting: _Meet) -> None:
         """One that waits no more."""
         meeting = self._meetings[waiting.key]
-        meeting.waiting.remove(waiting)
+        del meeting.waiting[waiting]
         if not meeting.waiting:
             del self._meetings[waiting.key]
 

@@ -38,7 +38,7 @@ class _Queue:
 
     def __init__(self) -> None:
         self.items: deque[_Item] = deque()
-        self.pops: deque[_Pop] = deque()
+        self.pops: dict[_Pop, None] = {}  # in the order of asking; of thousands any one may give up
 
 
 class _Pop(Waiting):
@@ -127,12 +127,12 @@ class Queues:
         if queue is None:
             queue = self._queues[command.key] = _Queue()
         self._replies.wait(pop)
-        queue.pops.append(pop)
+        queue.pops[pop] = None
 
     def remove_pop(self, pop: _Pop) -> None:
         """One that waits no more."""
         queue = self._queues[pop.key]
-        queue.pops.remove(pop)
+        del queue.pops[pop]
         self._drop_if_idle(pop.key, queue)
 
     def delete(self, key: str) -> bool:
@@ -154,7 +154,9 @@ class Queues:
     def _add(self, key: str, item: _Item) -> int:
         queue = self._queues.get(key)
         if queue is not None and queue.pops:
-            self._give(queue.pops.popleft(), item)
+            pop = next(iter(queue.pops))
+            del queue.pops[pop]
+            self._give(pop, item)
             self._drop_if_idle(key, queue)
             return 0
         if queue is None:
