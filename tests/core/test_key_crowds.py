@@ -1,0 +1,95 @@
+"""Thousands who wait: what one of them does costs the others nothing.
+
+The times are those of a store's loop, which stands still meanwhile. Each was some hundred times as long where every
+one of the crowd was looked at; it is allowed to be twenty times as long as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from aiopg._core.key_messages import STORE, Follow, GetKeys, Lock, Meet, Pop, WaitKeys
+from aiopg._core.parts import join_parts
+
+from .cluster import Cluster
+from .user import User
+
+CALLS = 4096
+
+
+def crowd(cluster: Cluster, sessions: int, command: type[Any], *fields: Any, body: Any = ()) -> None:
+    """As many of these calls as these sessions may have; all wait."""
+    call = 0
+    for session in range(sessions):
+        for _ in range(CALLS):
+            call += 1
+            assert not cluster.engine.apply(session, command(call, STORE, *fields, body), cluster.now)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "command", "fields", "body"),
+    [
+        (8, Pop, (True, "q"), ()),
+        (8, Lock, ("q",), ()),
+        (3, Meet, (16384, "q"), ()),
+        (8, WaitKeys, (1,), join_parts([b"q"])),
+        (8, Follow, (-1, "q"), ()),
+    ],
+    ids=["pops", "locks", "meetings", "waits", "followers"],
+)
+def test_the_end_of_a_session_that_waited_with_thousands(
+    sessions: int, command: type[Any], fields: Any, body: Any
+) -> None:
+    """Its 4,096 calls are taken out of the midst of the others without a look at those."""
+    cluster = Cluster()
+    User(cluster, "holder").say(Lock, "q")
+    crowd(cluster, sessions, command, *fields, body=body)
+    began = time.perf_counter()
+    assert not cluster.engine.end_session(sessions - 1, "over")
+    assert time.perf_counter() - began < 0.15
+
+
+def test_changes_that_concern_none_of_thousands_of_followers() -> None:
+    """A call that sets 1,024 keys does not ask each follower about each of them."""
+    cluster = Cluster()
+    user = User(cluster)
+    crowd(cluster, 8, Follow, -1, "other")
+    began = time.perf_counter()
+    user.set(**{f"key{number}": b"1" for number in range(1024)})
+    assert time.perf_counter() - began < 0.2
+
+
+def test_followers_share_what_they_are_told() -> None:
+    """A change with a large value is no copy of it for each of thousands of them."""
+    user = User(Cluster())
+    follows = [user.say(Follow, -1, "key") for _ in range(100)]
+    user.set(key=b"x" * 100_000)
+    assert len({id(follow.event.body[0]) for follow in follows}) == 1
+
+
+def test_each_of_many_waits_for_what_all_say() -> None:
+    """512 calls for the same 512 keys, which come one by one: as each rank asks for the addresses of all."""
+    cluster, count = Cluster(), 512
+    user = User(cluster)
+    names = [f"address/{rank}" for rank in range(count)]
+    body = join_parts([name.encode() for name in names])
+    for call in range(count):
+        assert not cluster.engine.apply(call, GetKeys(call, STORE, count, body), cluster.now)
+    began = time.perf_counter()
+    for name in names[1:]:
+        user.set(**{name: b"1"})
+    assert time.perf_counter() - began < 2.0
+    user.set(**{names[0]: b"1"})
+    assert all(cluster.events[call, call] for call in range(count))
+
+
+def test_who_waits_for_large_values_has_no_copy_of_them() -> None:
+    """One key that thousands of calls wait for is not kept once for each when it comes."""
+    cluster = Cluster()
+    user = User(cluster)
+    gets = [user.get("key") for _ in range(100)]
+    user.set(key=b"x" * 100_000)
+    assert len({id(get.event.body[-1]) for get in gets}) == 1
