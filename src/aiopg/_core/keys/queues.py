@@ -13,12 +13,15 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiopg._core.key_messages import Pop
 from aiopg._core.limits import Limits
 from aiopg._core.replies import Replies, SessionId, Waiting
-from aiopg.errors import AiopgError, QueueEmptyError, StoreFullError
+from aiopg.errors import AiopgError, ProtocolError, QueueEmptyError, StoreFullError
+
+if TYPE_CHECKING:
+    from aiopg._core.keys.waits import Waits
 
 __all__ = ["ITEM_COSTS", "Queues"]
 
@@ -69,7 +72,7 @@ class _Pop(Waiting):
 class Queues:
     """All queues of one space."""
 
-    __slots__ = ("_last", "_limits", "_queues", "_replies", "bytes")
+    __slots__ = ("_last", "_limits", "_queues", "_replies", "bytes", "waits")
 
     def __init__(self, limits: Limits, replies: Replies) -> None:
         self._limits = limits
@@ -78,6 +81,8 @@ class Queues:
         self._last = 0  # number of the last item
         self.bytes = 0
         """Of items, and `ITEM_COSTS` for each; of their names, once for each item."""
+        self.waits: Waits
+        """Who waits for a queue to hold something; given by the space."""
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -91,6 +96,10 @@ class Queues:
         queue = self._queues.get(key)
         return queue is not None and bool(queue.items)
 
+    def is_known(self, key: str) -> bool:
+        """Whether there is such a queue: it holds something, or is waited for."""
+        return key in self._queues
+
     def length(self, key: str) -> int:
         """How many items a queue holds."""
         queue = self._queues.get(key)
@@ -100,9 +109,9 @@ class Queues:
         """How many bytes more an item of `size` bytes is."""
         return len(key) + size + ITEM_COSTS
 
-    def check(self, key: str) -> None:
-        """Raises `StoreFullError` if no item may be added."""
-        if self.length(key) >= self._limits.queue_items:
+    def check(self, key: str, spare: int = 0) -> None:
+        """Raises `StoreFullError` if no item may be added; `spare`: so many are, over the limit."""
+        if self.length(key) >= self._limits.queue_items + spare:
             raise StoreFullError("queue_items", self._limits.queue_items, f"queue {key!r:.100}")
 
     def push(self, key: str, value: bytes) -> int:
@@ -111,7 +120,9 @@ class Queues:
         return self._add(key, _Item(self._last, value))
 
     def put_back(self, key: str, number: int, value: bytes) -> int:
-        """An item that was popped goes back to its place."""
+        """An item that was popped goes back to its place. Raises `ProtocolError` if there was none of that number."""
+        if not 0 < number <= self._last:
+            raise ProtocolError(f"no item has number {number}, so none is put back")
         return self._add(key, _Item(number, value))
 
     def pop(self, session: SessionId, command: Pop) -> None:
@@ -166,7 +177,9 @@ class Queues:
             place = next(place for place, other in enumerate(queue.items) if other.number > item.number)
         queue.items.insert(place, item)
         self.bytes += self.cost(key, len(item.value))
-        return len(queue.items)
+        length = len(queue.items)
+        self.waits.came(key)
+        return length
 
     def _give(self, pop: _Pop, item: _Item) -> None:
         pop.item = item

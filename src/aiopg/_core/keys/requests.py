@@ -140,23 +140,20 @@ def _count(space: Space, session: SessionId, command: CountKeys, now: float) -> 
 def _push(space: Space, session: SessionId, command: Push, now: float) -> None:
     key, value = _name(space, command.key), _whole(space, command.body)
     _check_item(space, key, value)
-    length = space.queues.push(key, value)
-    if length:
-        space.waits.came(key)
-    _answer(space, session, command.call, length)
+    _answer(space, session, command.call, space.queues.push(key, value))
 
 
 def _put_back(space: Space, session: SessionId, command: PutBack, now: float) -> None:
     key, value = _name(space, command.key), _whole(space, command.body)
-    _check_item(space, key, value)
-    if space.queues.put_back(key, command.number, value):
-        space.waits.came(key)
+    # Others may have filled the queue meanwhile: what goes back has room of its own, or it would be lost.
+    _check_item(space, key, value, spare=space.limits.waiting_calls)
+    space.queues.put_back(key, command.number, value)
     space.replies.answer_now(session, command.call)
 
 
 def _pop(space: Space, session: SessionId, command: Pop, now: float) -> None:
     key = _name(space, command.key)
-    if command.waits and key not in space.queues:
+    if command.waits and not space.queues.is_known(key):
         space.check_names(1)
     space.queues.pop(session, command)
 
@@ -266,10 +263,10 @@ def _change(space: Space, key: str, value: bytes) -> None:
     space.waits.came(key)
 
 
-def _check_item(space: Space, key: str, value: bytes) -> None:
-    space.queues.check(key)
-    if key not in space.queues:
-        space.check_names(1)
+def _check_item(space: Space, key: str, value: bytes, spare: int = 0) -> None:
+    space.queues.check(key, spare)
+    if not space.queues.is_known(key):
+        space.check_names(1 - spare)
     space.room.check_room(space.queues.cost(key, len(value)))
 
 
