@@ -184,6 +184,7 @@ class Incarnation:
             self.rounds.abort(error)
             if self.keys is not None:
                 self.keys.fail(error)
+                self.keys = None  # nobody can reach them any more
 
     def describe(self) -> dict[str, object]:
         """State for people, plain values only."""
