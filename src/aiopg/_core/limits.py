@@ -85,7 +85,7 @@ class Limits:
     """Bytes of the keys and values in them."""
 
     groups: int = 4096
-    """Live groups on one store."""
+    """Live groups on one store; and as many that are to form of whoever comes."""
 
     seats: int = 1024
     """Groups that one session is a member of at once."""

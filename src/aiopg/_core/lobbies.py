@@ -25,7 +25,14 @@ from aiopg._core.messages import Enlist, Join, Reform
 from aiopg._core.parts import pack_parts
 from aiopg._core.replies import Replies, SessionId, Waiting
 from aiopg._core.scopes import Scope, allows
-from aiopg.errors import GroupClosedError, PayloadTooLargeError, ProtocolError, StoreFullError, UsageError
+from aiopg.errors import (
+    AiopgError,
+    GroupClosedError,
+    PayloadTooLargeError,
+    ProtocolError,
+    StoreFullError,
+    UsageError,
+)
 
 __all__ = ["Lobbies"]
 
@@ -99,6 +106,8 @@ class Lobbies:
                 f"others wait for group {enlist.group!r:.200} with min_size {lobby.least} and max_size {lobby.most}, "
                 f"not {enlist.least} and {enlist.most}"
             )
+        if enlist.group not in self._lobbies and len(self._lobbies) >= self._limits.groups:
+            raise StoreFullError("groups", self._limits.groups, "groups that are to form")
         applicant = self._admit(_Applicant(session, enlist.seat, enlist.call, self, enlist, lobby))
         self._lobbies[enlist.group] = lobby
         lobby.applicants.append(applicant)
@@ -116,9 +125,21 @@ class Lobbies:
         self._reforming.setdefault(life.number, {})[seat.rank] = applicant
         return self._form_anew(life)
 
-    def member_gone(self, life: Incarnation) -> list[Seat]:
-        """An incarnation has a member less, for whom the others may have waited. Returns the seats that were taken."""
-        return self._form_anew(life) if life.number in self._reforming else []
+    def member_gone(self, seat: Seat, why: AiopgError | None = None) -> list[Seat]:
+        """A member has gone, for whom the others may have waited. Returns the seats that were taken.
+
+        `why`: what is told to that member, where it had asked for the group to form anew itself.
+        """
+        life = seat.incarnation
+        arrived = self._reforming.get(life.number)
+        if arrived is None:
+            return []
+        gone = arrived.get(seat.rank)
+        if gone is not None:
+            gone.withdraw()
+            left = GroupClosedError(f"group {life.name!r:.200} was left while it was to form anew")
+            self._replies.fail([gone], why or left)
+        return self._form_anew(life) if arrived else []
 
     def next_due(self) -> float:
         """When a lobby may open a group."""
@@ -181,15 +202,9 @@ class Lobbies:
 
     def _form_anew(self, life: Incarnation) -> list[Seat]:
         arrived = self._reforming[life.number]
-        for rank in [rank for rank in arrived if rank not in life.seats]:
-            gone = arrived.pop(rank)
-            self._groups.tally -= len(gone.metadata)
-            self._replies.fail([gone], GroupClosedError(f"group {life.name!r:.200} was left while it was to form anew"))
-        if arrived and arrived.keys() != life.seats.keys():
+        if arrived.keys() != life.seats.keys():
             return []
         del self._reforming[life.number]
-        if not arrived:
-            return []
         applicants = [arrived[rank] for rank in sorted(arrived)]
         lobby = self._lobbies.get(life.name)
         if lobby is not None and len(applicants) + len(lobby.applicants) >= lobby.least:

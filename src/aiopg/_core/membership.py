@@ -79,7 +79,7 @@ class Membership:
                 waiting.withdraw()
         for seat in seats.values():
             self._groups.lose(seat, reason)
-            self._take_seats(self.lobbies.member_gone(seat.incarnation))
+            self._take_seats(self.lobbies.member_gone(seat))
         self._groups.common.keys.end_owner((session, STORE))
         self._replies.end_session(session)
         self._seat_queued()
@@ -135,7 +135,7 @@ class Membership:
             self._replies.withdrawn(waiting, facts)
         self._groups.lose(seat, "it left the group", "left")
         self._unseat(session, leave.seat)
-        self._take_seats(self.lobbies.member_gone(seat.incarnation))
+        self._take_seats(self.lobbies.member_gone(seat))
         self._seat_queued()
         self._replies.answer_now(session, leave.call)
 
@@ -155,7 +155,7 @@ class Membership:
             self._replies.withdrawn(seat, seat.facts())
         self._groups.unseat(seat)
         self._unseat(session, vacate.seat)
-        self._take_seats(self.lobbies.member_gone(seat.incarnation))
+        self._take_seats(self.lobbies.member_gone(seat))
         self._seat_queued()
         self._replies.answer_now(session, vacate.call)
 
@@ -221,7 +221,7 @@ class Membership:
         self.fenced.setdefault(seat.session, {})[seat.seat] = error
         self._groups.lose(seat, f"its rank was taken over by {by}")
         self._unseat(seat.session, seat.seat)
-        self._take_seats(self.lobbies.member_gone(seat.incarnation))
+        self._take_seats(self.lobbies.member_gone(seat, error))
 
     def _refuse(self, queued: Queued, holder: str) -> None:
         """Who queues for a rank does not get it: that `holder` is there."""
