@@ -64,6 +64,10 @@ class Locks:
         self.bytes = 0
         """Of names, and `KEY_COSTS` for each."""
 
+    def cost(self, key: str) -> int:
+        """How many bytes more it is to hold this lock; none where somebody does."""
+        return 0 if key in self._locks else len(key) + KEY_COSTS
+
     def ask(self, session: SessionId, lock: Lock) -> None:
         """Give the lock to a session, or let it stand in line. Raises `StoreFullError`, and as `Replies.check`."""
         self._replies.check(session, lock.call)
@@ -75,7 +79,7 @@ class Locks:
             return
         if len(self._locks) >= self._limits.keys:
             raise StoreFullError("keys", self._limits.keys, "locks")
-        self.bytes += len(lock.key) + KEY_COSTS
+        self.bytes += self.cost(lock.key)
         number = self._give(lock.key, (session, lock.seat), {})
         self._replies.answer_now(session, lock.call, pack_value(number))
 

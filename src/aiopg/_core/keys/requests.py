@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from aiopg._core.frames import Body
+from aiopg._core.frames import Body, body_size
 from aiopg._core.key_messages import (
     AddKey,
     AppendKey,
@@ -127,7 +127,10 @@ def _delete(space: Space, session: SessionId, command: DeleteKeys, now: float) -
 
 
 def _list(space: Space, session: SessionId, command: ListKeys, now: float) -> None:
-    _answer(space, session, command.call, _found(space, command.prefix))
+    body = pack_value(_found(space, command.prefix))
+    if (size := body_size(body)) > space.limits.payload_bytes:
+        raise PayloadTooLargeError(size, space.limits.payload_bytes)
+    space.replies.answer_now(session, command.call, body)
 
 
 def _count(space: Space, session: SessionId, command: CountKeys, now: float) -> None:
@@ -172,7 +175,8 @@ def _meet(space: Space, session: SessionId, command: Meet, now: float) -> None:
 
 def _lock(space: Space, session: SessionId, command: Lock, now: float) -> None:
     key = _name(space, command.key)
-    space.room.check_room(len(key))
+    if cost := space.locks.cost(key):
+        space.room.check_room(cost)
     space.locks.ask(session, command)
 
 
