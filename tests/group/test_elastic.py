@@ -14,6 +14,7 @@ from aiopg import (
     GroupAbortedError,
     GroupClosedError,
     GroupTimeoutError,
+    MsgpackCodec,
     PayloadTooLargeError,
     PeerLostError,
     UsageError,
@@ -171,6 +172,28 @@ async def test_what_makes_no_sense_is_said_at_once(meeting: Meeting) -> None:
         await rendezvous(meeting.url, 2, 4)
     await come(meeting, 1, 2, 3)
     await other
+
+
+class Choosy(MsgpackCodec):
+    """Cannot read what the others say."""
+
+    def decode(self, payload: Any) -> Any:
+        raise CodecError("obj", "str", "it is not for me")
+
+
+async def test_who_cannot_read_what_the_others_say_has_no_place(meeting: Meeting) -> None:
+    """It raises, and the others see it gone; its old group can be closed."""
+    groups = await meeting.form(2)
+    groups[1]._codec = Choosy()
+    anew, error = await asyncio.gather(*(group.reform() for group in groups), return_exceptions=True)
+    assert isinstance(error, CodecError)
+    assert isinstance(anew, AsyncStatelessGroup)
+    meeting._groups.append(anew)
+    with pytest.raises(PeerLostError) as caught:
+        await anew.barrier(timeout=LONG)
+    assert caught.value.ranks == (1,)
+    with pytest.raises(PeerLostError):
+        await groups[1].barrier(timeout=LONG)
 
 
 async def test_a_group_that_was_not_joined_cannot_form_anew(meeting: Meeting) -> None:
