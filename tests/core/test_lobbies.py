@@ -277,6 +277,19 @@ def test_a_member_that_was_put_out_while_it_forms_anew_is_told_that() -> None:
     assert place(b.ticket)[:2] == (0, 1)
 
 
+def test_a_session_asks_for_no_more_places_than_it_may_have() -> None:
+    """Those that it has, and those that it waits for; one that it waits for no more counts no more."""
+    cluster = Cluster(seats=2)
+    (comer,) = comers(cluster, 1)
+    comer.enlist(1, 1, group="g")
+    waits = comer.enlist(group="h", seat=2)
+    refused = comer.enlist(group="i", seat=3).error
+    assert isinstance(refused, StoreFullError)
+    assert refused.limit == "seats"
+    comer.say(Cancel(waits.call))
+    assert comer.enlist(group="i", seat=3).waits
+
+
 def test_lobbies_are_limited_in_number() -> None:
     """As groups are; a lobby that is there takes more."""
     cluster = Cluster(groups=2)

@@ -141,6 +141,10 @@ class Lobbies:
             self._replies.fail([gone], why or left)
         return self._form_anew(life) if arrived else []
 
+    def asked_by(self, session: SessionId) -> int:
+        """How many places a session waits for."""
+        return sum(isinstance(waiting, _Applicant) for waiting in self._replies.waiting_of(session))
+
     def next_due(self) -> float:
         """When a lobby may open a group."""
         return min((lobby.due for lobby in self._lobbies.values() if self._is_free(lobby)), default=math.inf)

@@ -252,7 +252,8 @@ class Membership:
             raise AuthenticationError("", f"this member's token is not for group {group!r:.200}")
         if seat in (seats := self.seats.get(session, {})):
             raise ProtocolError(f"seat {seat} is taken")
-        if len(seats) + len(self.fenced.get(session, ())) >= limits.seats:
+        asked = self.lobbies.asked_by(session)
+        if len(seats) + len(self.fenced.get(session, ())) + asked >= limits.seats:
             raise StoreFullError("seats", limits.seats, "this session")
         if len(group.encode(errors="replace")) > limits.name_bytes or not group:
             raise UsageError(f"a group name has 1 to {limits.name_bytes} bytes, not {group!r:.200}")
