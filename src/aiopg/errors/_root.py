@@ -22,7 +22,8 @@ class Outcome(enum.Enum):
     APPLIED = "applied"
     """The call took effect; only its result did not reach the caller."""
     UNKNOWN = "unknown"
-    """The store did not say. Calling again *on the same group* is still safe: the group settles it first."""
+    """The store did not say. Calling again *on the same group* is still safe: the group settles it first. (Calls on
+    keys are not settled: what adds something may do so twice.)"""
 
 
 class AiopgError(Exception):
