@@ -61,6 +61,7 @@ async def test_they_have_every_call(place: Place) -> None:
 
 async def test_they_end_with_the_incarnation(place: Place) -> None:
     """The next life of the name begins with none, and with larger numbers of its locks."""
+    await place.open()  # a store in memory is there as long as a link to it
     numbers = []
     for life in range(3):
         groups = await place.form(2)
