@@ -7,17 +7,35 @@ one of the crowd was looked at; it is allowed to be twenty times as long as it i
 from __future__ import annotations
 
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
 
-from aiopg._core.key_messages import STORE, Follow, GetKeys, Lock, Meet, Pop, WaitKeys
+from aiopg._core.key_messages import (
+    STORE,
+    AppendKey,
+    CompareSet,
+    DeleteKeys,
+    Follow,
+    GetKeys,
+    Lock,
+    Meet,
+    Pop,
+    Push,
+    PutBack,
+    SetKeys,
+    WaitKeys,
+)
+from aiopg._core.messages import Enlist
 from aiopg._core.parts import join_parts
+from aiopg.errors import PayloadTooLargeError, UsageError
 
 from .cluster import Cluster
 from .user import User, item
 
 CALLS = 4096
+LARGE = bytes(20 * 1024 * 1024)
 
 
 def crowd(cluster: Cluster, sessions: int, command: type[Any], *fields: Any, body: Any = ()) -> None:
@@ -107,3 +125,32 @@ def test_who_waits_for_large_values_has_no_copy_of_them() -> None:
     gets = [user.get("key") for _ in range(100)]
     user.set(key=b"x" * 100_000)
     assert len({id(get.event.body[-1]) for get in gets}) == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        AppendKey(1, STORE, "key", (LARGE,)),
+        Push(1, STORE, "key", (LARGE,)),
+        PutBack(1, STORE, 1, "key", (LARGE,)),
+        SetKeys(1, STORE, 1, 1.0, True, join_parts([b"key", LARGE])),
+        CompareSet(1, STORE, True, "key", join_parts([b"", LARGE])),
+        CompareSet(1, STORE, True, "key", join_parts([LARGE, b""])),
+        DeleteKeys(1, STORE, 1, join_parts([LARGE])),
+        Enlist(1, 1, "g", 1, 2, 1.0, 1.0, "me", (LARGE,)),
+    ],
+    ids=lambda command: type(command).__name__,
+)
+def test_what_is_too_large_is_refused_before_it_is_copied(command: Any) -> None:
+    """A payload may be much larger than a value or a name, and is in memory once."""
+    cluster = Cluster()
+    body = (memoryview(b"".join(command.body)),)  # as it comes in a large frame
+    command = command._replace(body=body)
+    tracemalloc.start()
+    try:
+        refused = cluster.say("s", command)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(refused.error, PayloadTooLargeError | UsageError)
+    assert peak < 1024 * 1024

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import struct
 
+from aiopg._core.frames import body_size
 from aiopg._core.groups import Groups, Incarnation, Seat
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Enlist, Join, Reform
@@ -52,7 +53,7 @@ class _Applicant(Waiting):
     ) -> None:
         super().__init__(session, seat, call)
         self._lobbies = lobbies
-        self.metadata = b"".join(asks.body)
+        self.metadata = b"".join(asks.body)  # its size was checked
         self.holder = asks.holder
         self.ttl = asks.ttl
         self.place = place
@@ -106,6 +107,7 @@ class Lobbies:
                 f"others wait for group {enlist.group!r:.200} with min_size {lobby.least} and max_size {lobby.most}, "
                 f"not {enlist.least} and {enlist.most}"
             )
+        self._check_metadata(enlist)
         if enlist.group not in self._lobbies and len(self._lobbies) >= self._limits.groups:
             raise StoreFullError("groups", self._limits.groups, "groups that are to form")
         applicant = self._admit(_Applicant(session, enlist.seat, enlist.call, self, enlist, lobby))
@@ -121,6 +123,7 @@ class Lobbies:
         life = seat.incarnation
         if seat.rank in self._reforming.get(life.number, {}):
             raise UsageError(f"rank {seat.rank} of group {life.name!r:.200} asked already for it to form anew")
+        self._check_metadata(reform)
         applicant = self._admit(_Applicant(session, reform.new_seat, reform.call, self, reform, seat))
         self._reforming.setdefault(life.number, {})[seat.rank] = applicant
         return self._form_anew(life)
@@ -190,12 +193,14 @@ class Lobbies:
 
     # -------------------------------------------------------------------------------------------------- inside
 
+    def _check_metadata(self, asks: Enlist | Reform) -> None:
+        if (size := body_size(asks.body)) > self._limits.metadata_bytes:
+            raise PayloadTooLargeError(size, self._limits.metadata_bytes)
+
     def _admit(self, applicant: _Applicant) -> _Applicant:
         if any(self._replies.waiting_of(applicant.session, applicant.seat)):
             raise ProtocolError(f"seat {applicant.seat} is asked for already")
         size = len(applicant.metadata)
-        if size > self._limits.metadata_bytes:
-            raise PayloadTooLargeError(size, self._limits.metadata_bytes)
         self._groups.check_tally(size)
         self._replies.wait(applicant)
         self._groups.tally += size

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from aiopg._core.frames import Body, body_size
+from aiopg._core.frames import Body, Buffer, body_size
 from aiopg._core.key_messages import (
     AddKey,
     AppendKey,
@@ -103,7 +103,9 @@ def _add(space: Space, session: SessionId, command: AddKey, now: float) -> None:
 
 def _append(space: Space, session: SessionId, command: AppendKey, now: float) -> None:
     key = _name(space, command.key)
-    value = _sized(space, (space.values.get(key) or b"") + _whole(space, command.body))
+    held, more = space.values.get(key) or b"", _whole(space, command.body)
+    _check_size(space, len(held) + len(more))
+    value = held + more
     _change(space, key, value)
     _answer(space, session, command.call, len(value))
 
@@ -219,16 +221,20 @@ def _answer(space: Space, session: SessionId, call: int, value: object) -> None:
     space.replies.answer_now(session, call, pack_value(value))
 
 
-def _parts(space: Space, body: Body, many: int, each: int = 1) -> list[bytes]:
+def _parts(space: Space, body: Body, many: int, each: int = 1) -> list[Buffer]:
+    """Not yet looked at: a part may be as large as a payload, and is to be copied when its size was checked."""
     most = space.limits.keys_per_call
     if not 1 <= many <= most:
         raise UsageError(f"one call takes 1 to {most} keys, not {many}")
-    return [bytes(part) for part in split_parts(body, many * each)]
+    return split_parts(body, many * each)
 
 
-def _names(space: Space, parts: Sequence[bytes]) -> tuple[str, ...]:
+def _names(space: Space, parts: Sequence[Buffer]) -> tuple[str, ...]:
+    most = space.limits.key_bytes
+    if (longest := max(map(len, parts))) > most:
+        raise UsageError(f"the name of a key has at most {most} bytes, not {longest}")
     try:
-        return tuple(_name(space, part.decode()) for part in parts)
+        return tuple(_name(space, bytes(part).decode()) for part in parts)
     except UnicodeDecodeError as error:
         raise ProtocolError(f"the name of a key is no UTF-8: {error}") from error
 
@@ -246,17 +252,18 @@ def _check_length(space: Space, name: str) -> None:
 
 
 def _whole(space: Space, body: Body) -> bytes:
-    return _sized(space, b"".join(body))
+    _check_size(space, body_size(body))
+    return b"".join(body)
 
 
-def _value(space: Space, value: bytes) -> bytes:
-    return _sized(space, value)
+def _value(space: Space, part: Buffer) -> bytes:
+    _check_size(space, len(part))
+    return bytes(part)
 
 
-def _sized(space: Space, value: bytes) -> bytes:
-    if len(value) > space.limits.value_bytes:
-        raise PayloadTooLargeError(len(value), space.limits.value_bytes)
-    return value
+def _check_size(space: Space, size: int) -> None:
+    if size > space.limits.value_bytes:
+        raise PayloadTooLargeError(size, space.limits.value_bytes)
 
 
 def _change(space: Space, key: str, value: bytes) -> None:
