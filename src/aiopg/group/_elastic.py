@@ -58,7 +58,8 @@ class Elastic(GroupBase):
 
         Raises:
             ValueError, TypeError: an argument makes no sense.
-            GroupTimeoutError: fewer than min_size came in time; `.missing` names the ranks that nobody has.
+            GroupTimeoutError: fewer than min_size came in time; `.missing` names the ranks that nobody has. It is empty
+                where enough waited, and a group of that name was live all the time.
             UsageError: others wait for a group of this name with other sizes.
             PayloadTooLargeError: the metadata is too large.
             StoreUnreachableError, StoreLostError, StoreFullError, AuthenticationError.
