@@ -277,6 +277,17 @@ def test_a_member_that_was_put_out_while_it_forms_anew_is_told_that() -> None:
     assert place(b.ticket)[:2] == (0, 1)
 
 
+def test_a_takeover_that_lets_the_others_form_anew_has_its_seat() -> None:
+    """It is not refused, when its rank was put out already, for what formed in that moment."""
+    cluster, (a, b, c) = formed(3)
+    b.reform()
+    c.reform()
+    join = cluster.say("other", Join(cluster.number(), 1, "g", 0, 3, 100.0, "the other", True))
+    assert join.waits
+    assert [place(member.ticket)[:2] for member in (b, c)] == [(0, 2), (1, 2)]
+    assert isinstance(a.say(Leave(cluster.number(), 1)).error, FencedError)
+
+
 def test_a_session_asks_for_no_more_places_than_it_may_have() -> None:
     """Those that it has, and those that it waits for; one that it waits for no more counts no more."""
     cluster = Cluster(seats=2)

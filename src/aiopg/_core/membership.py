@@ -98,8 +98,11 @@ class Membership:
         holder = self._groups.holder(join)
         if holder is not None and join.takeover:
             self._groups.check_succession(holder, join)
-            self._fence(holder, join.holder)
-        elif holder is not None and holder.session in self.away:
+            fenced = self._fence(holder, join.holder)
+            self._take_seat(session, join)
+            self._take_seats(self.lobbies.member_gone(holder, fenced))  # behind the seat, or it might be refused now
+            return
+        if holder is not None and holder.session in self.away:
             queued = Queued(session, join, holder, self.queue)
             self._replies.wait(queued)
             self.queue.append(queued)
@@ -210,7 +213,7 @@ class Membership:
         seat = self._groups.join(session, join)
         self.seats.setdefault(session, {})[join.seat] = seat
 
-    def _fence(self, seat: Seat, by: str) -> None:
+    def _fence(self, seat: Seat, by: str) -> FencedError:
         """Put a member out: its rank has another holder from here on."""
         error = FencedError(seat.incarnation.name, seat.rank, by)
         for waiting in self._replies.waiting_of(seat.session, seat.seat):
@@ -221,7 +224,7 @@ class Membership:
         self.fenced.setdefault(seat.session, {})[seat.seat] = error
         self._groups.lose(seat, f"its rank was taken over by {by}")
         self._unseat(seat.session, seat.seat)
-        self._take_seats(self.lobbies.member_gone(seat, error))
+        return error
 
     def _refuse(self, queued: Queued, holder: str) -> None:
         """Who queues for a rank does not get it: that `holder` is there."""
