@@ -64,7 +64,8 @@ class Limits:
     """Ranks of one group."""
 
     keys: int = 131072
-    """Keys, and queues that hold something, of one key space (torch's store: 128 Ki)."""
+    """Keys, and queues that hold something or are waited for, of one key space (torch's store: 128 Ki); and as many locks
+    that are held."""
 
     key_bytes: int = 1 * KIB
     """Length of the name of a key, a queue, a meeting or a lock, UTF-8 (torch's store: 8 KiB)."""
@@ -88,7 +89,7 @@ class Limits:
     """Live groups on one store; and as many that are to form of whoever comes."""
 
     seats: int = 1024
-    """Groups that one session is a member of at once."""
+    """Groups that one session is a member of at once, or waits for without a rank of its own."""
 
     sessions: int = 16384
     """Members connected to one store."""
