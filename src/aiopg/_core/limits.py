@@ -64,8 +64,8 @@ class Limits:
     """Ranks of one group."""
 
     keys: int = 131072
-    """Keys, and queues that hold something or are waited for, of one key space (torch's store: 128 Ki); and as many locks
-    that are held."""
+    """Keys, and queues that hold something or are waited for, of one key space (torch's store: 128 Ki). As many locks
+    may be held."""
 
     key_bytes: int = 1 * KIB
     """Length of the name of a key, a queue, a meeting or a lock, UTF-8 (torch's store: 8 KiB)."""

@@ -57,11 +57,11 @@ class _Late(NamedTuple):
 class EngineKeys(Keys):
     """One space, as calls on a link."""
 
-    def __init__(self, calls: Calls, seat: int) -> None:
+    def __init__(self, calls: Calls, seat: int, adrift: Adrift) -> None:
         """`seat`: that of the member in whose group's space it works; `key_messages.STORE` for the store's own."""
         self._calls = calls
         self._seat = seat
-        self._adrift = Adrift(calls)
+        self._adrift = adrift
 
     # -------------------------------------------------------------------------------------------------- values
 
