@@ -27,11 +27,11 @@ from aiopg._core.key_messages import (
     SetKeys,
     WaitKeys,
 )
-from aiopg._core.messages import Enlist
+from aiopg._core.messages import Cancel, Enlist, Inquire, Reform
 from aiopg._core.parts import join_parts
 from aiopg.errors import PayloadTooLargeError, UsageError
 
-from .cluster import Cluster
+from .cluster import Cluster, Ticket
 from .user import User, item
 
 CALLS = 4096
@@ -154,3 +154,36 @@ def test_what_is_too_large_is_refused_before_it_is_copied(command: Any) -> None:
         tracemalloc.stop()
     assert isinstance(refused.error, PayloadTooLargeError | UsageError)
     assert peak < 1024 * 1024
+
+
+@pytest.mark.parametrize("where", ["lobby", "reform", "meeting"])
+def test_what_many_inquire_about_is_made_once(where: str) -> None:
+    """As thousands do when one is late; anew when somebody has come or gone."""
+    cluster = Cluster()
+    sessions = ["a", "b", "c", "d"]
+
+    def come(session: str) -> Ticket:
+        call = cluster.number()
+        if where == "meeting":
+            return cluster.say(session, Meet(call, STORE, 5, "m"))
+        if where == "reform":
+            return cluster.say(session, Reform(call, 1, 2, 10.0, session))
+        return cluster.say(session, Enlist(call, 1, "g", 5, 5, 1.0, 10.0, session))
+
+    def inquire(ticket: Ticket) -> tuple[int, Any]:
+        answer = cluster.say(ticket.session, Inquire(cluster.number(), ticket.call))
+        return id(answer.event.body[0]), answer.value
+
+    if where == "reform":
+        for session in [*sessions, "e"]:
+            cluster.say(session, Enlist(cluster.number(), 1, "g", 5, 5, 1.0, 10.0, session))
+    a, b, c = (come(session) for session in sessions[:3])
+    (first, told), (second, again) = inquire(a), inquire(b)
+    assert first == second
+    assert told == again == [[0, 1, 2], [3, 4]]
+    come("d")
+    assert inquire(a)[1] == [[0, 1, 2, 3], [4]]
+    cluster.say("c", Cancel(c.call))
+    assert inquire(a)[1] == ([[0, 1, 3], [2, 4]] if where == "reform" else [[0, 1, 2], [3, 4]])
+    cluster.file(cluster.engine.end_session("d", "over"))
+    assert inquire(b)[1] == ([[0, 1], [2, 4]] if where == "reform" else [[0, 1], [2, 3, 4]])

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import struct
 
-from aiopg._core.frames import body_size
+from aiopg._core.frames import Body, body_size
 from aiopg._core.groups import Groups, Incarnation, Seat
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Enlist, Join, Reform
@@ -61,13 +61,19 @@ class _Applicant(Waiting):
     def facts(self) -> tuple[list[int], list[int]]:
         return self._lobbies.facts(self)
 
+    def told_facts(self) -> Body:
+        place = self.place.incarnation if isinstance(self.place, Seat) else self.place
+        if place.known is None:
+            place.known = super().told_facts()
+        return place.known
+
     def withdraw(self) -> bool:
         self._lobbies.remove(self)
         return True
 
 
 class _Lobby:
-    __slots__ = ("applicants", "due", "least", "most", "name", "patience")
+    __slots__ = ("applicants", "due", "known", "least", "most", "name", "patience")
 
     def __init__(self, name: str, least: int, most: int, patience: float) -> None:
         self.name = name
@@ -77,6 +83,8 @@ class _Lobby:
         self.applicants: list[_Applicant] = []
         self.due = math.inf
         """When it opens a group, if none is live then."""
+        self.known: Body | None = None
+        """What those are told who inquire; None when it has changed."""
 
     def settle(self, now: float) -> None:
         """Somebody came, or went."""
@@ -113,6 +121,7 @@ class Lobbies:
         applicant = self._admit(_Applicant(session, enlist.seat, enlist.call, self, enlist, lobby))
         self._lobbies[enlist.group] = lobby
         lobby.applicants.append(applicant)
+        lobby.known = None
         lobby.settle(now)
         for life in self._groups.lives(enlist.group):
             if life.live and (not life.history.happenings or life.history.happenings[-1][0] != WAITING):
@@ -126,6 +135,7 @@ class Lobbies:
         self._check_metadata(reform)
         applicant = self._admit(_Applicant(session, reform.new_seat, reform.call, self, reform, seat))
         self._reforming.setdefault(life.number, {})[seat.rank] = applicant
+        life.known = None
         return self._form_anew(life)
 
     def member_gone(self, seat: Seat, why: AiopgError | None = None) -> list[Seat]:
@@ -182,10 +192,12 @@ class Lobbies:
         place = applicant.place
         if isinstance(place, _Lobby):
             place.applicants.remove(applicant)
+            place.known = None
             if len(place.applicants) < place.least:
                 place.due = math.inf
             self._drop_if_empty(place)
             return
+        place.incarnation.known = None
         number = place.incarnation.number
         del self._reforming[number][place.rank]
         if not self._reforming[number]:
@@ -223,6 +235,7 @@ class Lobbies:
     def _take(self, lobby: _Lobby, most: int) -> list[_Applicant]:
         taken = lobby.applicants[: max(most, 0)]
         del lobby.applicants[: len(taken)]
+        lobby.known = None
         if len(lobby.applicants) < lobby.least:
             lobby.due = math.inf
         self._drop_if_empty(lobby)
