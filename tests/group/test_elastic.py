@@ -15,10 +15,13 @@ from aiopg import (
     GroupClosedError,
     GroupTimeoutError,
     MsgpackCodec,
+    Outcome,
     PayloadTooLargeError,
     PeerLostError,
+    StoreServer,
     UsageError,
 )
+from aiopg.testing import FaultProxy
 
 from .conftest import Meeting
 
@@ -202,3 +205,26 @@ async def test_a_group_that_was_not_joined_cannot_form_anew(meeting: Meeting) ->
     await group.close()
     with pytest.raises(GroupClosedError):
         await group.reform()
+
+
+async def test_a_member_whose_connection_is_broken_is_waited_for(no_task_left: None) -> None:
+    """It is no lost one: it comes again, and has its place."""
+    async with StoreServer() as server, FaultProxy(server.address, seed=3) as proxy:
+        a, b = await asyncio.gather(
+            *(
+                AsyncStatelessGroup.connect(address, rank=rank, world_size=2, store_timeout=LONG)
+                for rank, address in enumerate((server.address, proxy.address))
+            )
+        )
+        proxy.refuse()
+        proxy.cut()
+        first = asyncio.ensure_future(a.reform())
+        with pytest.raises(GroupTimeoutError) as caught:
+            await b.reform(timeout=0.2)
+        assert caught.value.outcome is Outcome.UNKNOWN
+        assert not first.done()
+        proxy.accept()
+        anew = await asyncio.gather(first, b.reform())
+        assert [(group.rank, group.world_size) for group in anew] == [(0, 2), (1, 2)]
+        await asyncio.gather(*(group.barrier(timeout=LONG) for group in anew))
+        await asyncio.gather(*(group.close() for group in anew))
