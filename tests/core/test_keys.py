@@ -175,7 +175,7 @@ def test_a_list_that_is_too_large_is_refused() -> None:
     """It is longer than any other payload; fewer are asked for by a longer prefix."""
     small = User(Cluster(payload_bytes=1000))
     for number in range(100):
-        small.set(**{f"key{number:010}": b"1"})
+        small.add(f"key{number:010}", 1)
     refused = small.say(ListKeys, "").error
     assert isinstance(refused, PayloadTooLargeError)
     assert refused.limit == 1000

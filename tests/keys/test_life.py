@@ -331,7 +331,7 @@ async def test_a_store_in_memory_has_one_timer_for_all_ends(no_task_left: None) 
         timers.append(call_later(*args, **options))
         return timers[-1]
 
-    loop.call_later = counted  # type: ignore[method-assign]
+    loop.call_later = counted  # type: ignore[method-assign, assignment]
     try:
         await store.set("key", "x", ttl=1000)
         for _ in range(5):
