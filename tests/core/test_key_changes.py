@@ -121,4 +121,4 @@ def test_who_gives_up_following_leaves_no_trace() -> None:
     assert ticket.facts == [[], []]
     other.end()
     assert user.cluster.is_empty
-    assert user.cluster.engine._groups.common.keys.changes.followers == []
+    assert user.cluster.engine._groups.common.keys.changes.followers == {}

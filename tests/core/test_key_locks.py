@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiopg._core.key_messages import Lock, Meet, Unlock
+from aiopg._core.messages import Failed
 from aiopg.errors import GroupAbortedError, KeyOperationError, StoreFullError
 
 from .cluster import Cluster, Ticket
@@ -32,6 +33,20 @@ def test_a_lock_has_one_holder_and_the_others_in_the_order_of_asking() -> None:
     assert (asked[1].value, asked[2].waits) == (2, True)
     c.say(Unlock, 2, "l")
     assert asked[2].value == 3
+
+
+def test_a_lock_has_to_have_room() -> None:
+    """All that it is counted with; to stand in line for one needs none."""
+    cluster = Cluster(group_bytes=1000)
+    one, other = cluster.group(2)
+    a, b = (User(cluster, member.session, member.seat) for member in (one, other))
+    locks = [lock(a, f"lock{number}") for number in range(10)]
+    full = [ticket for ticket in locks if isinstance(ticket.event, Failed)]
+    assert full
+    assert isinstance(full[0].error, StoreFullError)
+    assert cluster.describe()["bytes"] <= 1000
+    a.set(rest=b"x" * (1000 - cluster.describe()["bytes"] - 132 - 20))
+    assert lock(b, "lock0").waits
 
 
 def test_only_its_holder_lets_go_of_a_lock() -> None:

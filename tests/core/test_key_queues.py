@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiopg._core.key_messages import DeleteKeys, PutBack
-from aiopg.errors import QueueEmptyError, StoreFullError
+from aiopg.errors import ProtocolError, QueueEmptyError, StoreFullError
 
 from .cluster import Cluster
 from .user import User, item
@@ -62,6 +62,46 @@ def test_an_item_that_goes_back_is_for_who_waits() -> None:
     assert wait.waits
     other.say(PutBack, item(pop)[0], "q", body=(b"1",))
     assert wait.answer == b""
+
+
+def test_an_item_that_goes_back_is_told_to_who_waits_for_one() -> None:
+    """Where nobody takes it: `wait` asks for a queue that holds something, however it came to."""
+    cluster = Cluster()
+    user, other = User(cluster, "one"), User(cluster, "other")
+    user.push("q", b"1")
+    user.pop("q")
+    wait = other.wait("q")
+    user.end()
+    assert (wait.answer, other.length("q")) == (b"", 1)
+
+
+def test_the_limit_of_names_counts_a_queue_once() -> None:
+    """One that is waited for is there already: a push to it, or one more pop, is not refused for it."""
+    user = User(Cluster(keys=1))
+    pops = [user.pop("q"), user.pop("q")]
+    assert [user.push("q", value).value for value in (b"1", b"2", b"3")] == [0, 0, 1]
+    assert [item(pop)[1] for pop in pops] == [b"1", b"2"]
+    assert isinstance(user.pop("other").error, StoreFullError)
+
+
+def test_a_full_queue_takes_back_what_was_popped() -> None:
+    """Others may have filled it meanwhile; an item that nobody wanted is not lost for that."""
+    user = User(Cluster(queue_items=2, keys=1))
+    for value in (b"1", b"2"):
+        user.push("q", value)
+    number, value = item(user.pop("q"))
+    user.push("q", b"3")
+    assert user.say(PutBack, number, "q", body=(value,)).answer == b""
+    assert [item(user.pop("q"))[1] for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+def test_what_was_never_popped_cannot_be_put_back() -> None:
+    """A number of no item makes no sense, and would have the queue out of order for ever."""
+    user = User(Cluster())
+    user.push("q", b"1")
+    for number in (0, -1, 2):
+        assert isinstance(user.say(PutBack, number, "q", body=(b"x",)).error, ProtocolError)
+    assert user.length("q") == 1
 
 
 def test_what_is_put_back_has_its_place_again() -> None:

@@ -152,6 +152,36 @@ def test_a_key_is_gone_at_the_end_of_its_ttl(user: User) -> None:
     assert user.cluster.engine.next_deadline() is None
 
 
+def test_an_aborted_group_holds_no_keys_any_more() -> None:
+    """Nobody can read them; a member that is slow to leave does not keep their bytes."""
+    cluster = Cluster()
+    member, other = cluster.group(2)
+    user = User(cluster, member.session, member.seat)
+    waits = User(cluster, other.session, other.seat).get("b")
+    user.set(a=b"x" * 100_000)
+    user.push("q", b"item")
+    pop = user.pop("q")
+    assert cluster.describe()["bytes"] > 100_000
+    member.abort()
+    assert isinstance(waits.error, GroupAbortedError)
+    assert cluster.describe()["bytes"] == 0
+    cluster.confirm(pop)
+    for one in (member, other):
+        one.leave()
+    assert cluster.is_empty
+
+
+def test_a_list_that_is_too_large_is_refused() -> None:
+    """It is longer than any other payload; fewer are asked for by a longer prefix."""
+    small = User(Cluster(payload_bytes=1000))
+    for number in range(100):
+        small.add(f"key{number:010}", 1)
+    refused = small.say(ListKeys, "").error
+    assert isinstance(refused, PayloadTooLargeError)
+    assert refused.limit == 1000
+    assert len(small.say(ListKeys, "key000000001").value) == 10
+
+
 def test_a_heartbeat_costs_no_more_the_longer_it_goes(user: User) -> None:
     """A key that is set anew again and again leaves nothing behind."""
     for _ in range(1000):

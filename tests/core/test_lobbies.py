@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from aiopg._core.messages import Abort, Cancel, Enlist, Leave, Message, Reform, Watch
+from aiopg._core.messages import Abort, Cancel, Enlist, Join, Leave, Message, Reform, Watch
 from aiopg._core.parts import split_parts
 from aiopg.errors import (
     AiopgError,
     AuthenticationError,
+    FencedError,
     GroupAbortedError,
     GroupClosedError,
     PayloadTooLargeError,
@@ -262,3 +263,54 @@ def test_a_token_for_other_groups_gives_no_place() -> None:
     cluster.group(1, "other")
     assert isinstance(Comer(cluster, "t").enlist(1, 1).error, StoreFullError)
     assert cluster.engine._groups.tally == 0
+
+
+def test_a_member_that_was_put_out_while_it_forms_anew_is_told_that() -> None:
+    """By whom, as its other calls are; the others form without it."""
+    cluster, (a, b) = formed(2)
+    a.reform()
+    cluster.say("other", Join(cluster.number(), 1, "g", 0, 2, 100.0, "the other", True))
+    refused = a.ticket.error
+    assert isinstance(refused, FencedError)
+    assert "the other" in str(refused)
+    b.reform()
+    assert place(b.ticket)[:2] == (0, 1)
+
+
+def test_a_takeover_that_lets_the_others_form_anew_has_its_seat() -> None:
+    """It is not refused, when its rank was put out already, for what formed in that moment."""
+    cluster, (a, b, c) = formed(3)
+    b.reform()
+    c.reform()
+    join = cluster.say("other", Join(cluster.number(), 1, "g", 0, 3, 100.0, "the other", True))
+    assert join.waits
+    assert [place(member.ticket)[:2] for member in (b, c)] == [(0, 2), (1, 2)]
+    assert isinstance(a.say(Leave(cluster.number(), 1)).error, FencedError)
+
+
+def test_a_session_asks_for_no_more_places_than_it_may_have() -> None:
+    """Those that it has, and those that it waits for; one that it waits for no more counts no more."""
+    cluster = Cluster(seats=2)
+    (comer,) = comers(cluster, 1)
+    comer.enlist(1, 1, group="g")
+    waits = comer.enlist(group="h", seat=2)
+    refused = comer.enlist(group="i", seat=3).error
+    assert isinstance(refused, StoreFullError)
+    assert refused.limit == "seats"
+    comer.say(Cancel(waits.call))
+    assert comer.enlist(group="i", seat=3).waits
+
+
+def test_lobbies_are_limited_in_number() -> None:
+    """As groups are; a lobby that is there takes more."""
+    cluster = Cluster(groups=2)
+    one, other = comers(cluster, 2)
+    one.enlist(group="g")
+    one.enlist(group="h", seat=2)
+    refused = other.enlist(group="i").error
+    assert isinstance(refused, StoreFullError)
+    assert refused.limit == "groups"
+    assert other.enlist(group="g").waits
+    one.end()
+    other.end()
+    assert cluster.is_empty

@@ -14,10 +14,14 @@ from aiopg import (
     GroupAbortedError,
     GroupClosedError,
     GroupTimeoutError,
+    MsgpackCodec,
+    Outcome,
     PayloadTooLargeError,
     PeerLostError,
+    StoreServer,
     UsageError,
 )
+from aiopg.testing import FaultProxy
 
 from .conftest import Meeting
 
@@ -173,9 +177,54 @@ async def test_what_makes_no_sense_is_said_at_once(meeting: Meeting) -> None:
     await other
 
 
+class Choosy(MsgpackCodec):
+    """Cannot read what the others say."""
+
+    def decode(self, payload: Any) -> Any:
+        raise CodecError("obj", "str", "it is not for me")
+
+
+async def test_who_cannot_read_what_the_others_say_has_no_place(meeting: Meeting) -> None:
+    """It raises, and the others see it gone; its old group can be closed."""
+    groups = await meeting.form(2)
+    groups[1]._codec = Choosy()
+    anew, error = await asyncio.gather(*(group.reform() for group in groups), return_exceptions=True)
+    assert isinstance(error, CodecError)
+    assert isinstance(anew, AsyncStatelessGroup)
+    meeting._groups.append(anew)
+    with pytest.raises(PeerLostError) as caught:
+        await anew.barrier(timeout=LONG)
+    assert caught.value.ranks == (1,)
+    with pytest.raises(PeerLostError):
+        await groups[1].barrier(timeout=LONG)
+
+
 async def test_a_group_that_was_not_joined_cannot_form_anew(meeting: Meeting) -> None:
     """Nor can one that was closed."""
     (group,) = await meeting.form(1)
     await group.close()
     with pytest.raises(GroupClosedError):
         await group.reform()
+
+
+async def test_a_member_whose_connection_is_broken_is_waited_for(no_task_left: None) -> None:
+    """It is no lost one: it comes again, and has its place."""
+    async with StoreServer() as server, FaultProxy(server.address, seed=3) as proxy:
+        a, b = await asyncio.gather(
+            *(
+                AsyncStatelessGroup.connect(address, rank=rank, world_size=2, store_timeout=LONG)
+                for rank, address in enumerate((server.address, proxy.address))
+            )
+        )
+        proxy.refuse()
+        proxy.cut()
+        first = asyncio.ensure_future(a.reform())
+        with pytest.raises(GroupTimeoutError) as caught:
+            await b.reform(timeout=0.2)
+        assert caught.value.outcome is Outcome.UNKNOWN
+        assert not first.done()
+        proxy.accept()
+        anew = await asyncio.gather(first, b.reform())
+        assert [(group.rank, group.world_size) for group in anew] == [(0, 2), (1, 2)]
+        await asyncio.gather(*(group.barrier(timeout=LONG) for group in anew))
+        await asyncio.gather(*(group.close() for group in anew))

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from aiopg import AiopgError, AsyncStore, KeyTimeoutError, Outcome, PeerError, StoreServer
+from aiopg import AiopgError, AsyncStore, KeyTimeoutError, Limits, Outcome, PeerError, StoreServer
 from aiopg.testing import FaultProxy
 
 from .conftest import LONG, Place, begun
@@ -130,6 +130,22 @@ async def test_every_call_ends_in_time_where_the_store_is_silent() -> None:
         proxy.resume()
         await store.set("key", "1")
         assert await store.get("key") == b"1"
+        await store.close()
+
+
+async def test_a_call_that_was_never_sent_was_not_applied() -> None:
+    """As many as a link keeps wait for a silent store: what comes behind them waits here, and its error says so."""
+    async with StoreServer() as server, FaultProxy(server.address, seed=2) as proxy:
+        store = await AsyncStore.connect(proxy.address, timeout=LONG)
+        proxy.stall()
+        sets = [asyncio.ensure_future(store.set("key", "x")) for _ in range(Limits().outbox_frames)]
+        await asyncio.sleep(0)
+        with pytest.raises(KeyTimeoutError) as caught:
+            await store.add("number", timeout=0.1)
+        assert caught.value.outcome is Outcome.NOT_APPLIED
+        proxy.resume()
+        await asyncio.gather(*sets)
+        assert await store.add("number") == 1
         await store.close()
 
 

@@ -14,11 +14,13 @@ from aiopg import (
     GroupClosedError,
     GroupTimeoutError,
     KeyTimeoutError,
+    StoreServer,
     UsageError,
 )
 from aiopg.stores import StoreLink
+from aiopg.testing import FaultProxy
 
-from .conftest import LONG, Place, begun, until
+from .conftest import LONG, Place, begun, steps, until
 
 
 async def test_they_are_private_to_the_group(place: Place) -> None:
@@ -61,6 +63,7 @@ async def test_they_have_every_call(place: Place) -> None:
 
 async def test_they_end_with_the_incarnation(place: Place) -> None:
     """The next life of the name begins with none, and with larger numbers of its locks."""
+    await place.open()  # a store in memory is there as long as a link to it
     numbers = []
     for life in range(3):
         groups = await place.form(2)
@@ -207,3 +210,26 @@ async def test_a_group_is_made_over_a_store_or_its_link(place: Place) -> None:
         return (await store.link.status())["groups"] == []
 
     await until(all_are_gone)
+
+
+async def test_an_item_that_is_on_its_way_to_who_leaves_goes_back() -> None:
+    """Its pop was cancelled and the group closed before it came: the others have it, and it is not lost."""
+    async with StoreServer() as server, FaultProxy(server.address, seed=2) as proxy:
+        leaver, other = await asyncio.gather(
+            *(
+                AsyncStatelessGroup.connect(address, rank=rank, world_size=2, store_timeout=LONG)
+                for rank, address in enumerate((proxy.address, server.address))
+            )
+        )
+        pop = await begun(leaver.store.queue_pop("q"), leaver.store)
+        proxy.stall()
+        assert await other.store.queue_push("q", "x") == 0
+        pop.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pop
+        closing = asyncio.ensure_future(leaver.close())
+        await steps(5)
+        proxy.resume()
+        await closing
+        assert await other.store.queue_pop("q", timeout=2) == b"x"
+        await other.close()

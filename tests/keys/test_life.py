@@ -354,3 +354,45 @@ async def test_keys_with_a_session_go_with_it(store: AsyncStore, place: Place) -
     assert await store.list_keys() == ["kept", "taken"]
     with pytest.raises(KeyTimeoutError):
         await store.get("gone", timeout=0.02)
+
+
+async def test_a_store_in_memory_ends_with_its_last_link(no_task_left: None) -> None:
+    """Who opens the name then finds an empty one, whatever lay in the old one, and however long."""
+    url = "memory://that ends"
+    store, other = await AsyncStore.connect(url), await AsyncStore.connect(url)
+    await store.set("key", "x")
+    await store.set("other key", "x", ttl=1000)
+    await store.close()
+    assert await other.num_keys() == 2
+    await other.close()
+    async with await AsyncStore.connect(url) as anew:
+        assert await anew.num_keys() == 0
+
+
+async def test_a_store_in_memory_has_one_timer_for_all_ends(no_task_left: None) -> None:
+    """However many keys come and go before the one that lasts longest, and none when it is closed."""
+    loop = asyncio.get_running_loop()
+    store = await AsyncStore.connect("memory://with ends")
+    timers: list[asyncio.TimerHandle] = []
+    call_later = loop.call_later
+
+    def counted(*args: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(call_later(*args, **options))
+        return timers[-1]
+
+    loop.call_later = counted  # type: ignore[method-assign, assignment]
+    try:
+        await store.set("key", "x", ttl=1000)
+        for _ in range(5):
+            await store.set("other key", "x", ttl=0.01)
+            await asyncio.sleep(0.03)
+    finally:
+        loop.call_later = call_later  # type: ignore[method-assign]
+
+    def under_way() -> list[asyncio.TimerHandle]:
+        return [timer for timer in timers if timer.when() > loop.time() + 10 and not timer.cancelled()]
+
+    assert len(timers) > 5
+    assert len(under_way()) == 1
+    await store.close()
+    assert not under_way()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
-from aiopg import AsyncStore, KeyTimeoutError, QueueEmptyError, StoreServer
+from aiopg import AsyncStore, KeyTimeoutError, Limits, QueueEmptyError, StoreServer
+from aiopg.keys import LinkSpace
+from aiopg.stores.memory import MemoryHub, MemoryLink
 from aiopg.testing import FaultProxy
 
 from .conftest import LONG, begun, steps, until
@@ -54,6 +57,29 @@ async def test_one_push_wakes_exactly_one_waiter(store: AsyncStore, other: Async
         assert await pop == str(n).encode()
         await asyncio.gather(store.check("x"), other.check("x"))
         assert [one.done() for one in pops] == [place <= n for place in range(3)]
+
+
+async def test_an_item_that_cannot_be_put_back_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Its pop was cancelled when it was on its way, and the store has no room for it any more."""
+    hub = MemoryHub(Limits(store_bytes=4000))
+    store, other = (AsyncStore._over(LinkSpace(MemoryLink(hub)), LONG) for _ in range(2))
+    pop = await begun(store.queue_pop("q"), store)
+    calls = [
+        asyncio.ensure_future(other.queue_push("q", b"x" * 1000)),
+        asyncio.ensure_future(other.set("k", b"x" * 2900)),
+    ]
+    await asyncio.sleep(0)
+    pop.cancel()
+    await asyncio.gather(*calls)
+    with pytest.raises(asyncio.CancelledError):
+        await pop
+    with caplog.at_level(logging.WARNING, "aiopg.store"):
+        assert await store.queue_len("q") == 0
+    assert any("'q'" in text and "is lost" in text and "store_bytes" in text for text in caplog.messages), (
+        caplog.messages
+    )
+    await store.link.close()
+    await other.link.close()
 
 
 async def test_a_cancelled_waiter_passes_it_on(store: AsyncStore, other: AsyncStore) -> None:

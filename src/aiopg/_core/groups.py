@@ -117,7 +117,7 @@ class Incarnation:
         """The shortest lifetime that any member ever gave its data."""
         self.seats: dict[int, Seat] = {}
         self.known: Body | None = None
-        """What those are told who wait for the others and inquire; None when it has changed."""
+        """What those are told who inquire while they wait for the others; None when it has changed."""
         self.gone: dict[int, PeerLostError] = {}
         self.aborted: GroupAbortedError | None = None
         self.history = History(groups.replies)
@@ -184,6 +184,7 @@ class Incarnation:
             self.rounds.abort(error)
             if self.keys is not None:
                 self.keys.fail(error)
+                self.keys = None  # nobody can reach them any more
 
     def describe(self) -> dict[str, object]:
         """State for people, plain values only."""
@@ -352,6 +353,7 @@ class Groups:
             self.unseat(seat)
             return
         del incarnation.seats[seat.rank]
+        incarnation.known = None
         error = PeerLostError(incarnation.name, [seat.rank], reason)
         incarnation.gone[seat.rank] = error
         incarnation.mailboxes.lose(seat.rank, error)

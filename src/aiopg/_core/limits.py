@@ -64,7 +64,8 @@ class Limits:
     """Ranks of one group."""
 
     keys: int = 131072
-    """Keys, and queues that hold something, of one key space (torch's store: 128 Ki)."""
+    """Keys, and queues that hold something or are waited for, of one key space (torch's store: 128 Ki). As many locks
+    may be held."""
 
     key_bytes: int = 1 * KIB
     """Length of the name of a key, a queue, a meeting or a lock, UTF-8 (torch's store: 8 KiB)."""
@@ -85,10 +86,10 @@ class Limits:
     """Bytes of the keys and values in them."""
 
     groups: int = 4096
-    """Live groups on one store."""
+    """Live groups on one store; and as many that are to form of whoever comes."""
 
     seats: int = 1024
-    """Groups that one session is a member of at once."""
+    """Groups that one session is a member of at once, or waits for without a rank of its own."""
 
     sessions: int = 16384
     """Members connected to one store."""

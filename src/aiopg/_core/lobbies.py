@@ -19,13 +19,21 @@ from __future__ import annotations
 import math
 import struct
 
+from aiopg._core.frames import Body, body_size
 from aiopg._core.groups import Groups, Incarnation, Seat
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Enlist, Join, Reform
 from aiopg._core.parts import pack_parts
 from aiopg._core.replies import Replies, SessionId, Waiting
 from aiopg._core.scopes import Scope, allows
-from aiopg.errors import GroupClosedError, PayloadTooLargeError, ProtocolError, StoreFullError, UsageError
+from aiopg.errors import (
+    AiopgError,
+    GroupClosedError,
+    PayloadTooLargeError,
+    ProtocolError,
+    StoreFullError,
+    UsageError,
+)
 
 __all__ = ["Lobbies"]
 
@@ -45,7 +53,7 @@ class _Applicant(Waiting):
     ) -> None:
         super().__init__(session, seat, call)
         self._lobbies = lobbies
-        self.metadata = b"".join(asks.body)
+        self.metadata = b"".join(asks.body)  # its size was checked
         self.holder = asks.holder
         self.ttl = asks.ttl
         self.place = place
@@ -53,13 +61,19 @@ class _Applicant(Waiting):
     def facts(self) -> tuple[list[int], list[int]]:
         return self._lobbies.facts(self)
 
+    def told_facts(self) -> Body:
+        place = self.place.incarnation if isinstance(self.place, Seat) else self.place
+        if place.known is None:
+            place.known = super().told_facts()
+        return place.known
+
     def withdraw(self) -> bool:
         self._lobbies.remove(self)
         return True
 
 
 class _Lobby:
-    __slots__ = ("applicants", "due", "least", "most", "name", "patience")
+    __slots__ = ("applicants", "due", "known", "least", "most", "name", "patience")
 
     def __init__(self, name: str, least: int, most: int, patience: float) -> None:
         self.name = name
@@ -69,6 +83,8 @@ class _Lobby:
         self.applicants: list[_Applicant] = []
         self.due = math.inf
         """When it opens a group, if none is live then."""
+        self.known: Body | None = None
+        """What those are told who inquire; None when it has changed."""
 
     def settle(self, now: float) -> None:
         """Somebody came, or went."""
@@ -99,9 +115,13 @@ class Lobbies:
                 f"others wait for group {enlist.group!r:.200} with min_size {lobby.least} and max_size {lobby.most}, "
                 f"not {enlist.least} and {enlist.most}"
             )
+        self._check_metadata(enlist)
+        if enlist.group not in self._lobbies and len(self._lobbies) >= self._limits.groups:
+            raise StoreFullError("groups", self._limits.groups, "groups that are to form")
         applicant = self._admit(_Applicant(session, enlist.seat, enlist.call, self, enlist, lobby))
         self._lobbies[enlist.group] = lobby
         lobby.applicants.append(applicant)
+        lobby.known = None
         lobby.settle(now)
         for life in self._groups.lives(enlist.group):
             if life.live and (not life.history.happenings or life.history.happenings[-1][0] != WAITING):
@@ -112,13 +132,31 @@ class Lobbies:
         life = seat.incarnation
         if seat.rank in self._reforming.get(life.number, {}):
             raise UsageError(f"rank {seat.rank} of group {life.name!r:.200} asked already for it to form anew")
+        self._check_metadata(reform)
         applicant = self._admit(_Applicant(session, reform.new_seat, reform.call, self, reform, seat))
         self._reforming.setdefault(life.number, {})[seat.rank] = applicant
+        life.known = None
         return self._form_anew(life)
 
-    def member_gone(self, life: Incarnation) -> list[Seat]:
-        """An incarnation has a member less, for whom the others may have waited. Returns the seats that were taken."""
-        return self._form_anew(life) if life.number in self._reforming else []
+    def member_gone(self, seat: Seat, why: AiopgError | None = None) -> list[Seat]:
+        """A member has gone, for whom the others may have waited. Returns the seats that were taken.
+
+        `why`: what is told to that member, where it had asked for the group to form anew itself.
+        """
+        life = seat.incarnation
+        arrived = self._reforming.get(life.number)
+        if arrived is None:
+            return []
+        gone = arrived.get(seat.rank)
+        if gone is not None:
+            gone.withdraw()
+            left = GroupClosedError(f"group {life.name!r:.200} was left while it was to form anew")
+            self._replies.fail([gone], why or left)
+        return self._form_anew(life) if arrived else []
+
+    def asked_by(self, session: SessionId) -> int:
+        """How many places a session waits for."""
+        return sum(isinstance(waiting, _Applicant) for waiting in self._replies.waiting_of(session))
 
     def next_due(self) -> float:
         """When a lobby may open a group."""
@@ -154,10 +192,12 @@ class Lobbies:
         place = applicant.place
         if isinstance(place, _Lobby):
             place.applicants.remove(applicant)
+            place.known = None
             if len(place.applicants) < place.least:
                 place.due = math.inf
             self._drop_if_empty(place)
             return
+        place.incarnation.known = None
         number = place.incarnation.number
         del self._reforming[number][place.rank]
         if not self._reforming[number]:
@@ -165,12 +205,14 @@ class Lobbies:
 
     # -------------------------------------------------------------------------------------------------- inside
 
+    def _check_metadata(self, asks: Enlist | Reform) -> None:
+        if (size := body_size(asks.body)) > self._limits.metadata_bytes:
+            raise PayloadTooLargeError(size, self._limits.metadata_bytes)
+
     def _admit(self, applicant: _Applicant) -> _Applicant:
         if any(self._replies.waiting_of(applicant.session, applicant.seat)):
             raise ProtocolError(f"seat {applicant.seat} is asked for already")
         size = len(applicant.metadata)
-        if size > self._limits.metadata_bytes:
-            raise PayloadTooLargeError(size, self._limits.metadata_bytes)
         self._groups.check_tally(size)
         self._replies.wait(applicant)
         self._groups.tally += size
@@ -181,15 +223,9 @@ class Lobbies:
 
     def _form_anew(self, life: Incarnation) -> list[Seat]:
         arrived = self._reforming[life.number]
-        for rank in [rank for rank in arrived if rank not in life.seats]:
-            gone = arrived.pop(rank)
-            self._groups.tally -= len(gone.metadata)
-            self._replies.fail([gone], GroupClosedError(f"group {life.name!r:.200} was left while it was to form anew"))
-        if arrived and arrived.keys() != life.seats.keys():
+        if arrived.keys() != life.seats.keys():
             return []
         del self._reforming[life.number]
-        if not arrived:
-            return []
         applicants = [arrived[rank] for rank in sorted(arrived)]
         lobby = self._lobbies.get(life.name)
         if lobby is not None and len(applicants) + len(lobby.applicants) >= lobby.least:
@@ -199,6 +235,7 @@ class Lobbies:
     def _take(self, lobby: _Lobby, most: int) -> list[_Applicant]:
         taken = lobby.applicants[: max(most, 0)]
         del lobby.applicants[: len(taken)]
+        lobby.known = None
         if len(lobby.applicants) < lobby.least:
             lobby.due = math.inf
         self._drop_if_empty(lobby)

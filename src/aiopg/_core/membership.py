@@ -79,7 +79,7 @@ class Membership:
                 waiting.withdraw()
         for seat in seats.values():
             self._groups.lose(seat, reason)
-            self._take_seats(self.lobbies.member_gone(seat.incarnation))
+            self._take_seats(self.lobbies.member_gone(seat))
         self._groups.common.keys.end_owner((session, STORE))
         self._replies.end_session(session)
         self._seat_queued()
@@ -98,8 +98,11 @@ class Membership:
         holder = self._groups.holder(join)
         if holder is not None and join.takeover:
             self._groups.check_succession(holder, join)
-            self._fence(holder, join.holder)
-        elif holder is not None and holder.session in self.away:
+            fenced = self._fence(holder, join.holder)
+            self._take_seat(session, join)
+            self._take_seats(self.lobbies.member_gone(holder, fenced))  # behind the seat, or it might be refused now
+            return
+        if holder is not None and holder.session in self.away:
             queued = Queued(session, join, holder, self.queue)
             self._replies.wait(queued)
             self.queue.append(queued)
@@ -135,7 +138,7 @@ class Membership:
             self._replies.withdrawn(waiting, facts)
         self._groups.lose(seat, "it left the group", "left")
         self._unseat(session, leave.seat)
-        self._take_seats(self.lobbies.member_gone(seat.incarnation))
+        self._take_seats(self.lobbies.member_gone(seat))
         self._seat_queued()
         self._replies.answer_now(session, leave.call)
 
@@ -155,7 +158,7 @@ class Membership:
             self._replies.withdrawn(seat, seat.facts())
         self._groups.unseat(seat)
         self._unseat(session, vacate.seat)
-        self._take_seats(self.lobbies.member_gone(seat.incarnation))
+        self._take_seats(self.lobbies.member_gone(seat))
         self._seat_queued()
         self._replies.answer_now(session, vacate.call)
 
@@ -210,7 +213,7 @@ class Membership:
         seat = self._groups.join(session, join)
         self.seats.setdefault(session, {})[join.seat] = seat
 
-    def _fence(self, seat: Seat, by: str) -> None:
+    def _fence(self, seat: Seat, by: str) -> FencedError:
         """Put a member out: its rank has another holder from here on."""
         error = FencedError(seat.incarnation.name, seat.rank, by)
         for waiting in self._replies.waiting_of(seat.session, seat.seat):
@@ -221,7 +224,7 @@ class Membership:
         self.fenced.setdefault(seat.session, {})[seat.seat] = error
         self._groups.lose(seat, f"its rank was taken over by {by}")
         self._unseat(seat.session, seat.seat)
-        self._take_seats(self.lobbies.member_gone(seat.incarnation))
+        return error
 
     def _refuse(self, queued: Queued, holder: str) -> None:
         """Who queues for a rank does not get it: that `holder` is there."""
@@ -252,7 +255,8 @@ class Membership:
             raise AuthenticationError("", f"this member's token is not for group {group!r:.200}")
         if seat in (seats := self.seats.get(session, {})):
             raise ProtocolError(f"seat {seat} is taken")
-        if len(seats) + len(self.fenced.get(session, ())) >= limits.seats:
+        asked = self.lobbies.asked_by(session)
+        if len(seats) + len(self.fenced.get(session, ())) + asked >= limits.seats:
             raise StoreFullError("seats", limits.seats, "this session")
         if len(group.encode(errors="replace")) > limits.name_bytes or not group:
             raise UsageError(f"a group name has 1 to {limits.name_bytes} bytes, not {group!r:.200}")

@@ -59,7 +59,9 @@ class GroupTimeoutError(PeerError, TimeoutError):
 
 
 class KeyTimeoutError(PeerError, TimeoutError):
-    """The deadline of a call on a store's keys passed. It was taken back; calling again is fine, on the same link too.
+    """The deadline of a call on a store's keys passed; it was taken back, unless it had taken effect in that moment.
+
+    `outcome` says so: where that is unknown, an `add`, `append` or `queue_push` that is made again may count twice.
 
     Attributes:
         op: name of the call ("get", "wait", "queue_pop", "lock", ...).

@@ -24,7 +24,7 @@ class Outcome(enum.Enum):
     UNKNOWN = "unknown"
     """The store did not say. Calling again *on the same group* is still safe: the group settles it first.
 
-    Of calls on keys, those that change something may have been done; the others can be made again.
+    Calls on keys are not settled: what adds something may do so twice.
     """
 
 

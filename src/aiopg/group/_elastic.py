@@ -58,7 +58,8 @@ class Elastic(GroupBase):
 
         Raises:
             ValueError, TypeError: an argument makes no sense.
-            GroupTimeoutError: fewer than min_size came in time; `.missing` names the ranks that nobody has.
+            GroupTimeoutError: fewer than min_size came in time; `.missing` names the ranks that nobody has. It is empty
+                where enough waited, and a group of that name was live all the time.
             UsageError: others wait for a group of this name with other sizes.
             PayloadTooLargeError: the metadata is too large.
             StoreUnreachableError, StoreLostError, StoreFullError, AuthenticationError.
@@ -112,6 +113,7 @@ class Elastic(GroupBase):
             GroupClosedError: the group was closed, or not joined yet.
             GroupTimeoutError: some members did not call it in time; `.missing` names their ranks here.
             FencedError: this rank was taken over.
+            CodecError: this process cannot read what another one says of itself; the others see this rank leave.
             PayloadTooLargeError, StoreFullError, StoreLostError.
         """
         call = self._new_call("reform", 0, timeout)
@@ -124,11 +126,15 @@ class Elastic(GroupBase):
             place = await member.reform(call, ttl=self.data_expiration_seconds, metadata=said)
         finally:
             del self._calls[call]
-        made = type(self)(
-            place.rank, place.world_size, self._link, self.socket, self.data_expiration_seconds,
-            group=self.name, codec=self._codec, store_timeout=self.store_timeout,
-        )  # fmt: skip
-        made._sit(place, call.loop)
+        try:
+            made = type(self)(
+                place.rank, place.world_size, self._link, self.socket, self.data_expiration_seconds,
+                group=self.name, codec=self._codec, store_timeout=self.store_timeout,
+            )  # fmt: skip
+            made._sit(place, call.loop)
+        except BaseException:
+            await self._leave(place.member)  # the others are not to wait for who has no group to call
+            raise
         made._leaves_last = self._leaves_last
         # The link, and the store if it is hosted here, go on with the new group.
         made._owns_store, self._owns_store = self._owns_store, False

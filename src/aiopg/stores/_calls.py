@@ -57,7 +57,7 @@ class Timed(Protocol):
         """The error of its deadline, where the store has said nothing."""
 
     def withdrawn(self, arrived: list[int] | None, missing: list[int] | None) -> AiopgError:
-        """The same where the store has said that it holds no trace of the call."""
+        """The same where the store holds no trace of the call."""
 
     def warn(self, arrived: list[int] | None, missing: list[int] | None) -> None:
         """It waits for long."""
@@ -242,13 +242,13 @@ class Calls:
         return self._lost is not None
 
     async def find_room(self, call: Timed) -> None:
-        """Wait until the link takes another call; first come, first served. Raises `GroupTimeoutError`."""
+        """Wait until the link takes another call; first come, first served. Raises the error of the call's deadline."""
         waiter = Waiter(self.alarms)
         self.line.append(waiter)
         try:
             await waiter.wait(call, lambda _, call: call.warn(None, None))
         except DeadlinePassedError:
-            raise call.timed_out(None, None) from None
+            raise call.withdrawn(None, None) from None  # the store never heard of it
         finally:
             self.line.remove(waiter)
             self.let_in()

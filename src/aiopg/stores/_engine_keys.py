@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from aiopg._core.frames import Body
@@ -28,7 +30,7 @@ from aiopg._core.key_messages import (
     Unlock,
     WaitKeys,
 )
-from aiopg._core.messages import Answer, unpack_value
+from aiopg._core.messages import Answer, Failed, unpack_value
 from aiopg._core.parts import join_parts, split_parts
 from aiopg.stores._adrift import Adrift
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
@@ -37,6 +39,8 @@ from aiopg.stores.keys import Following, KeyCall, KeyEvent, Keys
 __all__ = ["EngineKeys"]
 
 Kind: TypeAlias = Literal["set", "deleted", "expired", "ended"]
+
+logger = logging.getLogger("aiopg.store")
 
 _NUMBER = struct.Struct(">q")
 _KINDS = ("set", "deleted", "expired", "ended")
@@ -53,11 +57,11 @@ class _Late(NamedTuple):
 class EngineKeys(Keys):
     """One space, as calls on a link."""
 
-    def __init__(self, calls: Calls, seat: int) -> None:
+    def __init__(self, calls: Calls, seat: int, adrift: Adrift) -> None:
         """`seat`: that of the member in whose group's space it works; `key_messages.STORE` for the store's own."""
         self._calls = calls
         self._seat = seat
-        self._adrift = Adrift(calls)
+        self._adrift = adrift
 
     # -------------------------------------------------------------------------------------------------- values
 
@@ -108,7 +112,7 @@ class EngineKeys(Keys):
 
         def put_back(item: Body) -> None:
             number, value = self._item(item)
-            self._calls.submit(PutBack, self._seat, number, key, body=(value,), then=_forget)
+            self._calls.submit(PutBack, self._seat, number, key, body=(value,), then=partial(_tell_of_loss, key))
 
         return self._item(await self._ask(call, Pop, wait, key, late=_Late(put_back, key)))[1]
 
@@ -216,6 +220,16 @@ def _names(call: KeyCall) -> Body:
 
 def _forget(_: Pending) -> None:
     """Whatever it came to, nobody is there to be told: the link goes on, or ends and takes all along."""
+
+
+def _tell_of_loss(key: str, put_back: Pending) -> None:
+    """Its queue cannot have the item again: the store is full, or the group was left or aborted."""
+    if type(put_back.outcome) is Failed:
+        logger.warning(
+            "an item of queue %r, whose queue_pop was given up when it was on its way, is lost: %s",
+            key,
+            put_back.error(),
+        )
 
 
 def _stay_silent(_: Pending, call: object) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 
 from aiopg._core.key_messages import STORE
 from aiopg._core.messages import Command, Enlist, Join, Status, Vacate, unpack_value
+from aiopg.stores._adrift import Adrift
 from aiopg.stores._calls import Calls, Gate, Pending
 from aiopg.stores._engine_keys import EngineKeys
 from aiopg.stores._engine_member import EngineMember
@@ -26,7 +27,7 @@ class EngineLink(StoreLink):
         self._calls = Calls(send, gate)
         self._payload_bytes = payload_bytes
         self._seats = itertools.count(1)
-        self._keys = EngineKeys(self._calls, STORE)
+        self._keys = EngineKeys(self._calls, STORE, Adrift(self._calls))
 
     async def join(self, call: Call, world_size: int, *, ttl: float, takeover: bool = False) -> Member:
         seat = next(self._seats)
@@ -52,7 +53,7 @@ class EngineLink(StoreLink):
             return self._keys
         if not isinstance(member, EngineMember):
             raise TypeError(f"not a member of this link: {member!r}")
-        return EngineKeys(self._calls, member.seat)
+        return EngineKeys(self._calls, member.seat, member.adrift)
 
     async def status(self) -> dict[str, object]:
         status = self._calls.submit(Status)

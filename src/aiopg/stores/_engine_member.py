@@ -24,6 +24,7 @@ from aiopg._core.messages import (
 )
 from aiopg._core.parts import join_parts, read_parts
 from aiopg._core.round import Signature
+from aiopg.stores._adrift import Adrift
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
 from aiopg.stores._fingerprint import Fingerprint
 from aiopg.stores._incoming import Incoming
@@ -69,6 +70,8 @@ class EngineMember(Member):
         self._calls = calls
         self._seats = seats
         self.seat = seat
+        self.adrift = Adrift(calls)
+        """Of the keys of its group."""
         self._rank = rank
         self._world_size = world_size
         self._incoming: dict[tuple[int, Tag], Incoming] = {}
@@ -254,6 +257,12 @@ class EngineMember(Member):
         return await take_place(self._calls, self._seats, call, command, metadata, sit)
 
     async def leave(self, call: Call) -> None:
+        try:
+            await self.adrift.wait_over(call.deadline)
+        except asyncio.CancelledError:
+            if not self._calls.is_lost:
+                self._calls.submit(Leave, self.seat, then=_forget)
+            raise
         leave = self._calls.submit(Leave, self.seat)
         await self._simply(leave, call)
         leave.result()
@@ -267,6 +276,10 @@ class EngineMember(Member):
 
 def _joined(body: Body) -> Buffer:
     return body[0] if len(body) == 1 else b"".join(body)
+
+
+def _forget(_: Pending) -> None:
+    """Nobody is there to be told."""
 
 
 def _stay_silent(_: Pending, call: Call) -> None:

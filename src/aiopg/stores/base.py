@@ -112,7 +112,7 @@ class Call:
         return error
 
     def withdrawn(self, arrived: Ranks, missing: Ranks) -> GroupTimeoutError:
-        """The same where the store has said that it holds no trace of the call."""
+        """The same where the store holds no trace of the call."""
         error = self.timed_out(arrived, missing)
         error.outcome = Outcome.NOT_APPLIED
         return error

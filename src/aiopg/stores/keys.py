@@ -81,7 +81,7 @@ class KeyCall:
         return error
 
     def withdrawn(self, arrived: Places, missing: Places) -> KeyTimeoutError:
-        """The same where the store has said that it holds no trace of the call."""
+        """The same where the store holds no trace of the call."""
         error = self.timed_out(arrived, missing)
         error.outcome = Outcome.NOT_APPLIED
         return error

@@ -38,6 +38,11 @@ class MemoryHub:
         self._alarm_at = math.inf
         self._alarm_of: SessionId = None  # whose event loop holds the alarm
 
+    @property
+    def is_left(self) -> bool:
+        """Whether no link is open: nobody can reach it, but by a link that it is given anew."""
+        return not self._stores
+
     def enter(self, store: MemoryLink) -> int:
         """A session for this store."""
         with self._lock:
@@ -116,6 +121,7 @@ class MemoryLink(EngineLink):
         self._url = url
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._alarm: asyncio.TimerHandle | None = None
         self._session = hub.enter(self)
 
     def __repr__(self) -> str:
@@ -134,7 +140,7 @@ class MemoryLink(EngineLink):
             raise ValueError(f"a memory store's URL is memory://name, not {url!r}")
         with _hubs_lock:
             hub = _hubs.get(url)
-            if hub is None:
+            if hub is None or hub.is_left:  # a link that was closed may hold it until it is collected
                 hub = _hubs[url] = MemoryHub()
             return cls(hub, url)
 
@@ -150,6 +156,8 @@ class MemoryLink(EngineLink):
         if self._closed:
             return
         self._closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._calls.close(GroupClosedError("the link to the store was closed"))
         self._hub.leave(self._session, "it closed its link", self._loop.time())
 
@@ -165,10 +173,16 @@ class MemoryLink(EngineLink):
     def ring_in(self, seconds: float) -> bool:
         """Have this link's loop ring its hub; called from any thread. False if the loop is closed."""
         try:
-            self._loop.call_soon_threadsafe(self._loop.call_later, max(seconds, 0), self._ring)
+            self._loop.call_soon_threadsafe(self._set_alarm, max(seconds, 0))
         except RuntimeError:
             return False
         return True
+
+    def _set_alarm(self, seconds: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()  # the new one is sooner, or that one rang
+        if not self._closed:
+            self._alarm = self._loop.call_later(seconds, self._ring)
 
     def _ring(self) -> None:
         self._hub.ring(self._loop.time())

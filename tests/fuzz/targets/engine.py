@@ -226,9 +226,9 @@ def _recount_keys(space: Space) -> None:
     """What is counted of keys is what is there, and nobody waits for what is."""
     values, queues, waits, locks = space.values, space.queues, space.waits, space.locks
     assert values.bytes == sum(KEY_COSTS + len(key) + len(value.bytes) for key, value in values._values.items())
-    items = [(key, item) for key, queue in queues._queues.items() for item in queue.items]
+    items = [(key, item) for key, queue in queues._queues.items() for item in (*queue.items, *queue.returned)]
     assert queues.bytes == sum(len(key) + len(item.value) + ITEM_COSTS for key, item in items)
-    assert all(bool(queue.items) != bool(queue.pops) for queue in queues._queues.values())
+    assert all(bool(len(queue)) != bool(queue.pops) for queue in queues._queues.values())
     waiting = {id(one): one for line in waits._by_name.values() for one in line}.values()
     assert waits.bytes == sum(one.cost for one in waiting)
     assert all(one.facts()[1] for one in waiting)

@@ -46,26 +46,25 @@ class _Change(NamedTuple):
 
 
 class _Follower(Waiting):
-    __slots__ = ("_changes", "after", "prefix")
+    __slots__ = ("_changes", "prefix")
 
-    def __init__(self, session: SessionId, follow: Follow, changes: Changes, after: int) -> None:
+    def __init__(self, session: SessionId, follow: Follow, changes: Changes) -> None:
         super().__init__(session, follow.seat, follow.call)
         self._changes = changes
         self.prefix = follow.prefix
-        self.after = after
 
     def facts(self) -> tuple[list[int], list[int]]:
         return [], []
 
     def withdraw(self) -> bool:
-        self._changes.followers.remove(self)
+        self._changes.remove(self)
         return True
 
 
 class Changes:
     """What changed last, oldest first."""
 
-    __slots__ = ("_kept", "_limits", "_replies", "bytes", "followers", "forgotten", "revision")
+    __slots__ = ("_kept", "_lengths", "_limits", "_replies", "bytes", "followers", "forgotten", "revision")
 
     def __init__(self, limits: Limits, replies: Replies) -> None:
         self._limits = limits
@@ -77,7 +76,9 @@ class Changes:
         """The last change's."""
         self.forgotten = 0
         """Changes up to this revision are not kept any more."""
-        self.followers: list[_Follower] = []
+        self.followers: dict[str, dict[_Follower, None]] = {}
+        """Who waits, by prefix. There may be thousands, of whom a change concerns none."""
+        self._lengths: dict[int, int] = {}  # how many of the prefixes are so long
 
     def add(self, kind: int, key: str, value: bytes | None = None) -> int:
         """A key changed: who follows it is told. Returns the revision."""
@@ -89,10 +90,10 @@ class Changes:
             old = self._kept.popleft()
             self.bytes -= old.size
             self.forgotten = old.revision
-        told = [follower for follower in self.followers if key.startswith(follower.prefix)]
-        for follower in told:
-            self.followers.remove(follower)
-            self._replies.answer(follower, pack_value([self.revision, [change]]))
+        for length in list(self._lengths):
+            if length <= len(key) and (told := self.followers.get(key[:length])) is not None:
+                self._drop(key[:length])
+                self._replies.answer_all(told, pack_value([self.revision, [change]]), receipt=False)
         return self.revision
 
     def follow(self, session: SessionId, follow: Follow) -> None:
@@ -116,11 +117,33 @@ class Changes:
             heard = told[-1].revision if len(told) == CHANGES_TOLD or size > BYTES_TOLD else self.revision
             self._replies.answer_now(session, follow.call, pack_value([heard, told]))
             return
-        follower = _Follower(session, follow, self, self.revision)
+        follower = _Follower(session, follow, self)
         self._replies.wait(follower)
-        self.followers.append(follower)
+        line = self.followers.get(follow.prefix)
+        if line is None:
+            line = self.followers[follow.prefix] = {}
+            length = len(follow.prefix)
+            self._lengths[length] = self._lengths.get(length, 0) + 1
+        line[follower] = None
+
+    def remove(self, follower: _Follower) -> None:
+        """One that waits no more."""
+        line = self.followers[follower.prefix]
+        del line[follower]
+        if not line:
+            self._drop(follower.prefix)
 
     def fail(self, error: AiopgError) -> None:
         """Fail all who wait."""
-        followers, self.followers = self.followers, []
-        self._replies.fail(followers, error)
+        for line in self.followers.values():
+            self._replies.fail(line, error)
+        self.followers.clear()
+        self._lengths.clear()
+
+    def _drop(self, prefix: str) -> None:
+        """Nobody follows these keys any more."""
+        del self.followers[prefix]
+        length = len(prefix)
+        self._lengths[length] -= 1
+        if not self._lengths[length]:
+            del self._lengths[length]

@@ -11,8 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections import deque
-
 from aiopg._core.key_messages import Lock
 from aiopg._core.keys.values import KEY_COSTS, Owner
 from aiopg._core.limits import Limits
@@ -32,7 +30,7 @@ class _Lock:
     def __init__(self, owner: Owner, number: int) -> None:
         self.owner = owner
         self.number = number
-        self.line: deque[_Asking] = deque()
+        self.line: dict[_Asking, None] = {}  # in the order of asking; of thousands any one may give up
 
 
 class _Asking(Waiting):
@@ -66,6 +64,10 @@ class Locks:
         self.bytes = 0
         """Of names, and `KEY_COSTS` for each."""
 
+    def cost(self, key: str) -> int:
+        """How many bytes more it is to hold this lock; none where somebody does."""
+        return 0 if key in self._locks else len(key) + KEY_COSTS
+
     def ask(self, session: SessionId, lock: Lock) -> None:
         """Give the lock to a session, or let it stand in line. Raises `StoreFullError`, and as `Replies.check`."""
         self._replies.check(session, lock.call)
@@ -73,12 +75,12 @@ class Locks:
         if held is not None:
             asking = _Asking(session, lock, self)
             self._replies.wait(asking)
-            held.line.append(asking)
+            held.line[asking] = None
             return
         if len(self._locks) >= self._limits.keys:
             raise StoreFullError("keys", self._limits.keys, "locks")
-        self.bytes += len(lock.key) + KEY_COSTS
-        number = self._give(lock.key, (session, lock.seat), deque())
+        self.bytes += self.cost(lock.key)
+        number = self._give(lock.key, (session, lock.seat), {})
         self._replies.answer_now(session, lock.call, pack_value(number))
 
     def let_go(self, owner: Owner, key: str, number: int) -> bool:
@@ -96,7 +98,7 @@ class Locks:
 
     def remove(self, asking: _Asking) -> None:
         """One that stands in line no more."""
-        self._locks[asking.key].line.remove(asking)
+        del self._locks[asking.key].line[asking]
 
     def fail(self, error: AiopgError) -> None:
         """Fail all who wait."""
@@ -113,11 +115,12 @@ class Locks:
             del self._locks[key]
             self.bytes -= len(key) + KEY_COSTS
             return
-        asking = lock.line.popleft()
+        asking = next(iter(lock.line))
+        del lock.line[asking]
         number = self._give(key, (asking.session, asking.seat), lock.line)
         self._replies.answer(asking, pack_value(number))
 
-    def _give(self, key: str, owner: Owner, line: deque[_Asking]) -> int:
+    def _give(self, key: str, owner: Owner, line: dict[_Asking, None]) -> int:
         self._last += 1
         lock = self._locks[key] = _Lock(owner, self._last)
         lock.line = line

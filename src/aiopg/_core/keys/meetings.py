@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+from aiopg._core.frames import Body
 from aiopg._core.key_messages import Meet
 from aiopg._core.limits import Limits
 from aiopg._core.replies import Replies, SessionId, Waiting
@@ -18,11 +19,13 @@ __all__ = ["Meetings"]
 
 
 class _Meeting:
-    __slots__ = ("expected", "waiting")
+    __slots__ = ("expected", "known", "waiting")
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
-        self.waiting: list[_Meet] = []
+        self.known: Body | None = None
+        """What those are told who inquire; None when it has changed."""
+        self.waiting: dict[_Meet, None] = {}  # in the order of coming; of thousands any one may give up
 
 
 class _Meet(Waiting):
@@ -34,8 +37,15 @@ class _Meet(Waiting):
         self.key = meet.key
 
     def facts(self) -> tuple[list[int], list[int]]:
-        arrived, expected = self._meetings.count(self.key)
-        return list(range(arrived)), list(range(arrived, expected))
+        meeting = self._meetings.meeting(self.key)
+        arrived = len(meeting.waiting)
+        return list(range(arrived)), list(range(arrived, meeting.expected))
+
+    def told_facts(self) -> Body:
+        meeting = self._meetings.meeting(self.key)
+        if meeting.known is None:
+            meeting.known = super().told_facts()
+        return meeting.known
 
     def withdraw(self) -> bool:
         self._meetings.remove(self)
@@ -66,20 +76,21 @@ class Meetings:
         self._replies.wait(waiting)
         if meeting is None:
             meeting = self._meetings[meet.key] = _Meeting(meet.expected)
-        meeting.waiting.append(waiting)
+        meeting.waiting[waiting] = None
+        meeting.known = None
         if len(meeting.waiting) == meeting.expected:
             del self._meetings[meet.key]
             self._replies.answer_all(meeting.waiting, (), receipt=False)
 
-    def count(self, key: str) -> tuple[int, int]:
-        """How many have come, and how many are to."""
-        meeting = self._meetings[key]
-        return len(meeting.waiting), meeting.expected
+    def meeting(self, key: str) -> _Meeting:
+        """That to which somebody has come."""
+        return self._meetings[key]
 
     def remove(self, waiting: _Meet) -> None:
         """One that waits no more."""
         meeting = self._meetings[waiting.key]
-        meeting.waiting.remove(waiting)
+        del meeting.waiting[waiting]
+        meeting.known = None
         if not meeting.waiting:
             del self._meetings[waiting.key]
 

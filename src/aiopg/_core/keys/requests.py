@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from aiopg._core.frames import Body
+from aiopg._core.frames import Body, Buffer, body_size
 from aiopg._core.key_messages import (
     AddKey,
     AppendKey,
@@ -103,7 +103,9 @@ def _add(space: Space, session: SessionId, command: AddKey, now: float) -> None:
 
 def _append(space: Space, session: SessionId, command: AppendKey, now: float) -> None:
     key = _name(space, command.key)
-    value = _sized(space, (space.values.get(key) or b"") + _whole(space, command.body))
+    held, more = space.values.get(key) or b"", _whole(space, command.body)
+    _check_size(space, len(held) + len(more))
+    value = held + more
     _change(space, key, value)
     _answer(space, session, command.call, len(value))
 
@@ -127,7 +129,10 @@ def _delete(space: Space, session: SessionId, command: DeleteKeys, now: float) -
 
 
 def _list(space: Space, session: SessionId, command: ListKeys, now: float) -> None:
-    _answer(space, session, command.call, _found(space, command.prefix))
+    body = pack_value(_found(space, command.prefix))
+    if (size := body_size(body)) > space.limits.payload_bytes:
+        raise PayloadTooLargeError(size, space.limits.payload_bytes)
+    space.replies.answer_now(session, command.call, body)
 
 
 def _count(space: Space, session: SessionId, command: CountKeys, now: float) -> None:
@@ -140,23 +145,20 @@ def _count(space: Space, session: SessionId, command: CountKeys, now: float) -> 
 def _push(space: Space, session: SessionId, command: Push, now: float) -> None:
     key, value = _name(space, command.key), _whole(space, command.body)
     _check_item(space, key, value)
-    length = space.queues.push(key, value)
-    if length:
-        space.waits.came(key)
-    _answer(space, session, command.call, length)
+    _answer(space, session, command.call, space.queues.push(key, value))
 
 
 def _put_back(space: Space, session: SessionId, command: PutBack, now: float) -> None:
     key, value = _name(space, command.key), _whole(space, command.body)
-    _check_item(space, key, value)
-    if space.queues.put_back(key, command.number, value):
-        space.waits.came(key)
+    # Others may have filled the queue meanwhile: what goes back has room of its own, or it would be lost.
+    _check_item(space, key, value, spare=space.limits.waiting_calls)
+    space.queues.put_back(key, command.number, value)
     space.replies.answer_now(session, command.call)
 
 
 def _pop(space: Space, session: SessionId, command: Pop, now: float) -> None:
     key = _name(space, command.key)
-    if command.waits and key not in space.queues:
+    if command.waits and not space.queues.is_known(key):
         space.check_names(1)
     space.queues.pop(session, command)
 
@@ -175,7 +177,8 @@ def _meet(space: Space, session: SessionId, command: Meet, now: float) -> None:
 
 def _lock(space: Space, session: SessionId, command: Lock, now: float) -> None:
     key = _name(space, command.key)
-    space.room.check_room(len(key))
+    if cost := space.locks.cost(key):
+        space.room.check_room(cost)
     space.locks.ask(session, command)
 
 
@@ -218,16 +221,20 @@ def _answer(space: Space, session: SessionId, call: int, value: object) -> None:
     space.replies.answer_now(session, call, pack_value(value))
 
 
-def _parts(space: Space, body: Body, many: int, each: int = 1) -> list[bytes]:
+def _parts(space: Space, body: Body, many: int, each: int = 1) -> list[Buffer]:
+    """Not yet looked at: a part may be as large as a payload, and is to be copied when its size was checked."""
     most = space.limits.keys_per_call
     if not 1 <= many <= most:
         raise UsageError(f"one call takes 1 to {most} keys, not {many}")
-    return [bytes(part) for part in split_parts(body, many * each)]
+    return split_parts(body, many * each)
 
 
-def _names(space: Space, parts: Sequence[bytes]) -> tuple[str, ...]:
+def _names(space: Space, parts: Sequence[Buffer]) -> tuple[str, ...]:
+    most = space.limits.key_bytes
+    if (longest := max(map(len, parts))) > most:
+        raise UsageError(f"the name of a key has at most {most} bytes, not {longest}")
     try:
-        return tuple(_name(space, part.decode()) for part in parts)
+        return tuple(_name(space, bytes(part).decode()) for part in parts)
     except UnicodeDecodeError as error:
         raise ProtocolError(f"the name of a key is no UTF-8: {error}") from error
 
@@ -245,17 +252,18 @@ def _check_length(space: Space, name: str) -> None:
 
 
 def _whole(space: Space, body: Body) -> bytes:
-    return _sized(space, b"".join(body))
+    _check_size(space, body_size(body))
+    return b"".join(body)
 
 
-def _value(space: Space, value: bytes) -> bytes:
-    return _sized(space, value)
+def _value(space: Space, part: Buffer) -> bytes:
+    _check_size(space, len(part))
+    return bytes(part)
 
 
-def _sized(space: Space, value: bytes) -> bytes:
-    if len(value) > space.limits.value_bytes:
-        raise PayloadTooLargeError(len(value), space.limits.value_bytes)
-    return value
+def _check_size(space: Space, size: int) -> None:
+    if size > space.limits.value_bytes:
+        raise PayloadTooLargeError(size, space.limits.value_bytes)
 
 
 def _change(space: Space, key: str, value: bytes) -> None:
@@ -266,10 +274,10 @@ def _change(space: Space, key: str, value: bytes) -> None:
     space.waits.came(key)
 
 
-def _check_item(space: Space, key: str, value: bytes) -> None:
-    space.queues.check(key)
-    if key not in space.queues:
-        space.check_names(1)
+def _check_item(space: Space, key: str, value: bytes, spare: int = 0) -> None:
+    space.queues.check(key, spare)
+    if not space.queues.is_known(key):
+        space.check_names(1 - spare)
     space.room.check_room(space.queues.cost(key, len(value)))
 
 

@@ -44,7 +44,7 @@ class Space:
         self.changes = Changes(limits, replies)
         self.values = Values(self.changes)
         self.queues = Queues(limits, replies)
-        self.waits = Waits(limits, replies, self.values, self.queues)
+        self.waits = self.queues.waits = Waits(limits, replies, self.values, self.queues)
         self.meetings = Meetings(limits, replies)
         self.locks = Locks(life, limits, replies)
 
