@@ -27,6 +27,8 @@ from aiopg.link import Link
 from aiopg.server._scribe import Scribe
 from aiopg.stores._calls import DeadlinePassedError, Waiter
 from aiopg.stores._incoming import Incoming
+from tests.simulation import key_bugs
+from tests.simulation.world import is_journaled, is_keyed
 
 __all__ = ["BUGS", "Bug"]
 
@@ -36,6 +38,9 @@ MIXED_UP = ("a message came after a later one",)
 FOREIGN = ("a foreign message",)
 WENT_ON = ("took its rank over",)
 PHANTOM = ("complete without rank", "a part that was taken back")
+ITEM_LOST = ("items are lost", "an item was there, and yet it timed out")
+LOCKED = ("nobody held the lock, and yet it timed out",)
+SKIPPED = ("a change was skipped", "changes of all keys with a hole")
 HANG = ("stuck", "it never ended", "everybody was there and yet it timed out", "had arrived")
 
 
@@ -44,7 +49,8 @@ class Bug(NamedTuple):
 
     put_in: Callable[[], AbstractContextManager[None]]
     signs: tuple[str, ...]
-    needs_journal: bool = False
+    has_chance: Callable[[int], bool] = lambda seed: True
+    """Whether the run of a seed does what the bug is in."""
 
 
 @contextmanager
@@ -286,7 +292,18 @@ BUGS: dict[str, Bug] = {
         Bug(resend_out_of_order, MIXED_UP),
         Bug(evict_a_live_result, HANG),
         Bug(count_a_withdrawn_arrival, PHANTOM),
-        Bug(acknowledge_before_the_journal_is_written, LOST + TWICE, needs_journal=True),
-        Bug(a_record_is_not_replayed, LOST, needs_journal=True),
+        Bug(acknowledge_before_the_journal_is_written, LOST + TWICE, is_journaled),
+        Bug(a_record_is_not_replayed, LOST, is_journaled),
+        Bug(key_bugs.add_again_on_resume, ("an add was applied twice",), is_keyed),
+        Bug(key_bugs.compare_with_nothing, ("two swaps of one value",), is_keyed),
+        Bug(key_bugs.pop_without_receipt, ITEM_LOST, is_keyed),
+        Bug(key_bugs.keep_a_late_item, ITEM_LOST, is_keyed),
+        Bug(key_bugs.count_a_goodbye_for_nothing, ("an item came twice",), is_keyed),
+        Bug(key_bugs.put_back_at_the_end, ("an item after one that was pushed later",), is_keyed),
+        Bug(key_bugs.lock_beyond_the_session, LOCKED, is_keyed),
+        Bug(key_bugs.keep_a_late_lock, LOCKED, is_keyed),
+        Bug(key_bugs.session_keys_for_ever, ("a key of a session that had ended",), is_keyed),
+        Bug(key_bugs.follow_from_now_on, SKIPPED, is_keyed),
+        Bug(key_bugs.follow_without_a_question_between, SKIPPED, is_keyed),
     )
 }
