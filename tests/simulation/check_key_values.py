@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from tests.simulation.key_history import BASE, PLACES, Use
 from tests.simulation.view import SETTLE, View
@@ -50,16 +51,12 @@ def _check_sets(told: list[tuple[Use, frozenset[int]]], adds: dict[int, Use]) ->
         for amount, add in adds.items():
             if add.was_applied and add.ended < use.started and amount not in held:
                 yield f"a sum without an add that was applied before ({add}): {use}"
-    for (one, fewer), (other, more) in _neighbours(told):
+    by_size = sorted(told, key=lambda pair: (len(pair[1]), pair[0].op == "get"))
+    for (one, fewer), (other, more) in pairwise(by_size):
         if not fewer <= more:
             yield f"two sums of which neither is part of the other: {one}; {other}"
         elif fewer == more and one.op == other.op == "add":
             yield f"one sum of two adds: {one}; {other}"
-
-
-def _neighbours(told: list[tuple[Use, frozenset[int]]]) -> Iterator[tuple[tuple[Use, frozenset[int]], ...]]:
-    ordered = sorted(told, key=lambda pair: (len(pair[1]), pair[0].op == "get"))
-    return zip(ordered, ordered[1:], strict=False)  # type: ignore[return-value]
 
 
 def _check_final(
@@ -226,10 +223,10 @@ def _may_remove(other: Use, given: Use, by: float) -> bool:
 
 def _check_absent(view: View, use: Use, uses: Sequence[Use]) -> Iterator[str]:
     for given in uses:
-        if _stays(given) and given.ended < use.started:
-            if not any(_may_remove(other, given, use.ended) for other in uses if other is not use):
-                yield f"a key that was there was not found ({given}): {use}"
-                return
+        lasts = _stays(given) and given.ended < use.started
+        if lasts and not any(_may_remove(other, given, use.ended) for other in uses if other is not use):
+            yield f"a key that was there was not found ({given}): {use}"
+            return
 
 
 def _check_starved(view: View, use: Use, uses: Sequence[Use]) -> Iterator[str]:
@@ -237,7 +234,7 @@ def _check_starved(view: View, use: Use, uses: Sequence[Use]) -> Iterator[str]:
     if use.started > since or view.history.lowered or not view.is_well(use.seat.life, since, use.deadline):
         return
     for given in uses:
-        if _stays(given) and given.ended < since:
-            if not any(_may_remove(other, given, use.ended) for other in uses):
-                yield f"a key was there, and yet it timed out ({given}): {use}"
-                return
+        lasts = _stays(given) and given.ended < since
+        if lasts and not any(_may_remove(other, given, use.ended) for other in uses):
+            yield f"a key was there, and yet it timed out ({given}): {use}"
+            return

@@ -59,9 +59,9 @@ def _check_watch(view: View, watching: Watching, known: Known, uses: list[Use]) 
         if event[1].revision <= before:
             yield f"a change came twice, or after a later one: {event[1]} of {watching}"
             return
-    for _, event in watching.told:
-        if not event.key.startswith(watching.prefix):
-            yield f"a change that was not asked for: {event} of {watching}"
+    for _, change in watching.told:
+        if not change.key.startswith(watching.prefix):
+            yield f"a change that was not asked for: {change} of {watching}"
     first = _begins_behind(watching, uses, revisions)
     last = max(revisions, default=0)
     if not watching.has_gap:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -14,6 +15,7 @@ from aiopg._core.keys.locks import Locks
 from aiopg._core.keys.queues import Queues, _Pop
 from aiopg._core.keys.space import Space
 from aiopg._core.keys.values import Values
+from aiopg._core.parts import split_parts
 from aiopg.server._sessions import Sessions
 from aiopg.stores._engine_keys import EngineKeys, _EngineFollowing
 
@@ -21,15 +23,25 @@ __all__ = [
     "add_again_on_resume",
     "compare_with_nothing",
     "count_a_goodbye_for_nothing",
+    "follow_anew_after_a_timeout",
     "follow_from_now_on",
-    "follow_without_a_question_between",
     "keep_a_late_lock",
     "keep_a_late_item",
     "lock_beyond_the_session",
+    "patched",
     "pop_without_receipt",
     "put_back_at_the_end",
     "session_keys_for_ever",
 ]
+
+
+@contextmanager
+def patched(owner: Any, **methods: Callable[..., Any]) -> Iterator[None]:
+    """These in the place of a class's methods."""
+    with ExitStack() as stack:
+        for name, method in methods.items():
+            stack.enter_context(mock.patch.object(owner, name, method))
+        yield
 
 
 def pop_without_receipt() -> AbstractContextManager[None]:
@@ -38,7 +50,7 @@ def pop_without_receipt() -> AbstractContextManager[None]:
     def unconfirmed(self: _Pop) -> None:
         self.item = None
 
-    return mock.patch.object(_Pop, "unconfirmed", unconfirmed)
+    return patched(_Pop, unconfirmed=unconfirmed)
 
 
 def count_a_goodbye_for_nothing() -> AbstractContextManager[None]:
@@ -48,7 +60,7 @@ def count_a_goodbye_for_nothing() -> AbstractContextManager[None]:
     def confirm_members(self: Sessions, session: Any) -> bool:
         return session.line.id in self._members and confirm(self, session)
 
-    return mock.patch.object(Sessions, "confirm", confirm_members)
+    return patched(Sessions, confirm=confirm_members)
 
 
 def put_back_at_the_end() -> AbstractContextManager[None]:
@@ -57,7 +69,7 @@ def put_back_at_the_end() -> AbstractContextManager[None]:
     def put_back(self: Queues, key: str, number: int, value: bytes) -> int:
         return self.push(key, value)
 
-    return mock.patch.object(Queues, "put_back", put_back)
+    return patched(Queues, put_back=put_back)
 
 
 def keep_a_late_item() -> AbstractContextManager[None]:
@@ -69,7 +81,7 @@ def keep_a_late_item() -> AbstractContextManager[None]:
             late = late._replace(undo=lambda _: None)
         leave_behind(self, pending, late)
 
-    return mock.patch.object(EngineKeys, "_leave_behind", drop)
+    return patched(EngineKeys, _leave_behind=drop)
 
 
 def keep_a_late_lock() -> AbstractContextManager[None]:
@@ -79,20 +91,21 @@ def keep_a_late_lock() -> AbstractContextManager[None]:
     def keep(self: EngineKeys, pending: Any, late: Any) -> None:
         leave_behind(self, pending, late if late is not None and late.queue is not None else None)
 
-    return mock.patch.object(EngineKeys, "_leave_behind", keep)
+    return patched(EngineKeys, _leave_behind=keep)
 
 
 def lock_beyond_the_session() -> AbstractContextManager[None]:
     """A lock is let go by its holder only."""
-    return mock.patch.object(Locks, "end_owner", lambda self, owner: None)
+    return patched(Locks, end_owner=lambda self, owner: None)
 
 
 def session_keys_for_ever() -> AbstractContextManager[None]:
     """Keys stay when the session ends whose they are."""
-    return mock.patch.object(Values, "end_owner", lambda self, owner: None)
+    return patched(Values, end_owner=lambda self, owner: None)
 
 
-def add_again_on_resume() -> AbstractContextManager[None]:
+@contextmanager
+def add_again_on_resume() -> Iterator[None]:
     """When a session goes on over a new connection, the last thing that it added is added once more."""
     last: dict[tuple[int, Any], tuple[Space, AddKey]] = {}
     add, back = requests.REQUESTS[AddKey], Engine.back
@@ -108,17 +121,15 @@ def add_again_on_resume() -> AbstractContextManager[None]:
             space.values.change(command.key, b"%d" % (held + command.amount))
         return back(self, session)
 
-    stack = ExitStack()
-    stack.enter_context(mock.patch.dict(requests.REQUESTS, {AddKey: add_and_remember}))
-    stack.enter_context(mock.patch.object(Engine, "back", add_again))
-    return stack
+    with mock.patch.dict(requests.REQUESTS, {AddKey: add_and_remember}), patched(Engine, back=add_again):
+        yield
 
 
 def compare_with_nothing() -> AbstractContextManager[None]:
     """A key that is there holds what is expected, whatever that is."""
 
     def compare_set(space: Space, session: Any, command: CompareSet, now: float) -> None:
-        expected, desired = (bytes(part) for part in requests.split_parts(command.body, 2))
+        desired = bytes(split_parts(command.body, 2)[1])
         held = space.values.get(command.key)
         done = (held is None) is command.absent
         if done:
@@ -137,10 +148,10 @@ def follow_from_now_on() -> AbstractContextManager[None]:
         self._replies.wait(follower)
         self.followers.append(follower)
 
-    return mock.patch.object(Changes, "follow", follow)
+    return patched(Changes, follow=follow)
 
 
-def follow_without_a_question_between() -> AbstractContextManager[None]:
+def follow_anew_after_a_timeout() -> AbstractContextManager[None]:
     """A step of a watch that was given up takes what it had asked for with it."""
     changes = _EngineFollowing.changes
 
@@ -152,4 +163,4 @@ def follow_without_a_question_between() -> AbstractContextManager[None]:
             self.__init__(self._calls, self._seat, self._prefix, -1)  # type: ignore[misc]
             raise
 
-    return mock.patch.object(_EngineFollowing, "changes", ask_anew)
+    return patched(_EngineFollowing, changes=ask_anew)

@@ -87,7 +87,8 @@ class Use:
         came_to = repr(self.error) if self.error is not None else f"{self.outcome} {self.value!r:.80}"
         given = "" if self.given is None else f", {self.given!r:.60}"
         whose = f"{self.seat.life.name} of {self.space}"
-        return f"use {self.number} {self.op}({self.key!r}{given}) by {whose} [{self.started:.4f}, {self.ended:.4f}] {came_to}"
+        called = f"use {self.number} {self.op}({self.key!r}{given})"
+        return f"{called} by {whose} [{self.started:.4f}, {self.ended:.4f}] {came_to}"
 
 
 @dataclass(eq=False, slots=True)

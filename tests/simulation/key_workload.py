@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ class KeyUser:
         async for _ in self._rounds():
             lock = self.store.lock("lock")
             use = self.history.use(self.seat, "lock", "lock")
-            await self._make(use, lambda timeout, lock=lock: lock.acquire(timeout=timeout))
+            await self._make(use, partial(_acquire, lock))
             if use.ok:
                 await self._pause()
                 if self.random.random() < 0.8:  # else it keeps it till it goes
@@ -136,7 +137,7 @@ class KeyUser:
 
     async def _let_go(self, lock: Lock, number: int) -> None:
         use = self.history.use(self.seat, "unlock", "lock", number)
-        await self._make(use, lambda timeout: lock.release(timeout=timeout))
+        await self._make(use, partial(_release, lock))
 
     async def _meeter(self) -> None:
         async for _ in self._rounds():
@@ -243,6 +244,14 @@ class KeyUser:
         self.history.begin(use, timeout)
         await self.history.watch(use, call(timeout) if call is not None else make(self.store, use, timeout))
         self.over = self.over or isinstance(use.error, _OVER)
+
+
+def _acquire(lock: Lock, timeout: float) -> Awaitable[int]:
+    return lock.acquire(timeout=timeout)
+
+
+def _release(lock: Lock, timeout: float) -> Awaitable[None]:
+    return lock.release(timeout=timeout)
 
 
 def make(store: AsyncStore, use: Use, timeout: float) -> Awaitable[Any]:

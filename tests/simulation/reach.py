@@ -1,7 +1,7 @@
 """What many seeds must reach together: counted run by run, and nothing of it may be missing at the end.
 
-Of the errors of `aiopg.errors` these come out of calls on a group or on keys, and are to be reached: `ERRORS`. The others are no
-business of a simulator, and for each `ELSEWHERE` says why.
+Of the errors of `aiopg.errors` these come out of calls on a group or on keys, and are to be reached: `ERRORS`. The
+others are no business of a simulator, and for each `ELSEWHERE` says why.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ class World:
         self.remains += what_remains(engine)
         for what, left in (
             ("calls", len(engine._replies)),
-            ("bytes", engine.describe()["bytes"] - common.keys.bytes),
+            ("bytes", sum(group.bytes for group in engine._groups)),
             ("tally", engine._groups.tally - common.tallied),
             ("queue", len(engine._membership.queue)),
         ):
