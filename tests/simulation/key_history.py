@@ -43,8 +43,9 @@ class Use:
     """The value, amount or number that it gives; of a compare_set, what it expects and what it wants."""
     ttl: float | None = None
     session: bool = False
-    place: int = -1
-    """Its place among the beginnings of all uses."""
+    begun: float = math.inf
+    over: float = math.inf
+    """Places of its beginning and its end among those of all uses: much happens at one time."""
     started: float = math.inf
     deadline: float = math.inf
     ended: float = math.inf
@@ -121,7 +122,7 @@ class KeyHistory:
         self.audit: float = math.inf
         """When everybody had gone and what was left on the store was looked at."""
         self.auditor: Seat | None = None
-        self._begun = 0
+        self._steps = 0
         self._adds: Counter[tuple[Space, str]] = Counter()
 
     def use(self, seat: Seat, op: str, key: str, given: Any = None) -> Use:
@@ -138,13 +139,14 @@ class KeyHistory:
 
     def begin(self, use: Use, timeout: float) -> None:
         """It makes it."""
-        use.place = self._begun = self._begun + 1
+        use.begun = self._steps = self._steps + 1
         use.started = self.now()
         use.deadline = use.started + timeout
 
     def end(self, use: Use, outcome: str, value: Any = None, error: BaseException | None = None) -> None:
         """It ended. What ends after its process died, ended with it."""
         if not use.outcome:
+            use.over = self._steps = self._steps + 1
             use.ended, use.outcome, use.value, use.error = self.now(), outcome, value, error
             self._note(use.seat, f"use {use.number} {use.op} {outcome} {type(error).__name__}")
 

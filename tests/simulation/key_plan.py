@@ -38,7 +38,7 @@ def make_key_plan(random: Random, plan: Plan) -> KeyPlan:
     if random.random() < 0.3:
         plan.limits = replace(plan.limits, kept_changes=random.randint(1, 6))
         plan.lowered |= {"kept_changes"}
-    if random.random() < 0.05:
+    if random.random() < 0.15:
         plan.limits = replace(plan.limits, queue_items=random.randint(1, 3))
         plan.lowered |= {"queue_items"}
     chosen = random.sample(LANES, random.choice((2, 3, 3, 4)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from aiopg._core.frames import Body
@@ -28,11 +29,12 @@ from aiopg._core.key_messages import (
     Unlock,
     WaitKeys,
 )
-from aiopg._core.messages import Answer, unpack_value
+from aiopg._core.messages import Answer, Failed, unpack_value
 from aiopg._core.parts import join_parts, split_parts
+from aiopg.errors import StoreFullError
 from aiopg.stores._adrift import Adrift
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
-from aiopg.stores.keys import Following, KeyCall, KeyEvent, Keys
+from aiopg.stores.keys import Following, KeyCall, KeyEvent, Keys, logger
 
 __all__ = ["EngineKeys"]
 
@@ -108,7 +110,7 @@ class EngineKeys(Keys):
 
         def put_back(item: Body) -> None:
             number, value = self._item(item)
-            self._calls.submit(PutBack, self._seat, number, key, body=(value,), then=_forget)
+            self._calls.submit(PutBack, self._seat, number, key, body=(value,), then=partial(_went_back, key))
 
         return self._item(await self._ask(call, Pop, wait, key, late=_Late(put_back, key)))[1]
 
@@ -216,6 +218,11 @@ def _names(call: KeyCall) -> Body:
 
 def _forget(_: Pending) -> None:
     """Whatever it came to, nobody is there to be told: the link goes on, or ends and takes all along."""
+
+
+def _went_back(key: str, put_back: Pending) -> None:
+    if type(put_back.outcome) is Failed and isinstance(error := put_back.error(), StoreFullError):
+        logger.warning("an item of queue %r could not go back when its pop was given up, and is lost: %s", key, error)
 
 
 def _stay_silent(_: Pending, call: object) -> None:

@@ -148,7 +148,8 @@ def _push(space: Space, session: SessionId, command: Push, now: float) -> None:
 
 def _put_back(space: Space, session: SessionId, command: PutBack, now: float) -> None:
     key, value = _name(space, command.key), _whole(space, command.body)
-    _check_item(space, key, value)
+    # It was there before: it does not meet the limits in number, else it would be lost. Those of bytes hold.
+    space.room.check_room(space.queues.cost(key, len(value)))
     if space.queues.put_back(key, command.number, value):
         space.waits.came(key)
     space.replies.answer_now(session, command.call)
