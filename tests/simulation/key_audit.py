@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiopg import AsyncStore
+from aiopg.errors import AiopgError
 from aiopg.stores.native import NativeLink
 from tests.simulation.history import Seat
 from tests.simulation.key_history import KeyHistory, Use
@@ -52,11 +53,17 @@ async def audit(world: World) -> None:
     history, loop = world.history, world.loop
     history.keys.audit = loop.time()
     life = history.life("audit", 5.0)
-    link = await NativeLink.connect_by(ADDRESS, loop.time() + 10.0, grace=5.0, road=partial(road, world, life))
+    try:
+        link = await NativeLink.connect_by(ADDRESS, loop.time() + 10.0, grace=5.0, road=partial(road, world, life))
+    except TimeoutError as error:
+        world.remains.append(f"a store that nobody gets to: {error}")
+        return
     epoch = world.epochs[link._client._epoch]
     history.keys.auditor = seat = stranger(life, epoch)
     try:
-        await _Audit(history.keys, AsyncStore(link), seat).run()
+        await _Audit(history.keys, AsyncStore(link, timeout=SECONDS), seat).run()
+    except AiopgError as error:
+        world.remains.append(f"a store that does not answer: {error!r}")
     finally:
         life.closed = loop.time()
         await link.close()

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["KeyUser", "make", "stranger"]
 
 _OVER = (FencedError, GroupAbortedError, GroupClosedError, StoreLostError)
-LINGER_SECONDS = 2.0
-"""So long most consumers stay: time enough for an item that comes late to go back."""
 PRIVATE = "queue/private"
 """What only one user takes from: so its order is known whatever becomes of the calls of others."""
 
@@ -124,8 +122,6 @@ class KeyUser:
                 await self._together([self._make(use) for use in uses])
             else:
                 await self._use("pop", key)
-        if self.random.random() < 0.7:
-            await asyncio.sleep(LINGER_SECONDS)
 
     # --------------------------------------------------------------------------------------- locks, meetings
 
@@ -186,10 +182,10 @@ class KeyUser:
 
     async def _rounds(self) -> Any:
         for _ in range(self.random.randint(1, self.plan.share)):
+            await self._pause()
             if self.over:
                 return
             yield
-            await self._pause()
 
     async def _pause(self) -> None:
         draw = self.random.random()
