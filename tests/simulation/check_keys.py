@@ -22,7 +22,7 @@ from tests.simulation.check_key_values import check_board, check_counter, check_
 from tests.simulation.check_key_watches import check_watches
 from tests.simulation.history import ACCURACY, Attempt, Call
 from tests.simulation.key_history import Space, Use
-from tests.simulation.view import View
+from tests.simulation.view import SETTLE, View
 
 __all__ = ["check_keys"]
 
@@ -51,19 +51,28 @@ def check_keys(view: View) -> Iterator[str]:
             by_key[use.space, use.key].append(use)
     for (_, key), uses in by_key.items():
         yield from _RULES[key.partition("/")[0]](view, uses)
-        yield from _check_left(view, key, uses)
+        yield from _check_lasting(view, key, uses)
     yield from check_fences(view)
     yield from check_watches(view)
 
 
-def _check_left(view: View, key: str, uses: list[Use]) -> Iterator[str]:
-    """What lasts is there at the end."""
-    kind = key.partition("/")[0]
-    if kind in ("counter", "register", "log") and view.was_audited(uses[0].space) and view.audited(uses) is None:
-        for use in uses:
-            if use.op != "get" and use.was_applied and not (use.ok and use.op == "compare_set" and not use.value[0]):
-                yield f"nothing is left at the end of what was applied: {use}"
-                return
+def _check_lasting(view: View, key: str, uses: list[Use]) -> Iterator[str]:
+    """What lasts is there from when it was made: for those who wait for it, and at the end."""
+    if key not in ("counter", "register", "log"):
+        return
+    made = [use for use in uses if use.op != "get" and use.was_applied and not _swapped_nothing(use)]
+    if made and view.was_audited(made[0].space) and view.audited(uses) is None:
+        yield f"nothing is left at the end of what was applied: {made[0]}"
+    begun = min((use.ended for use in made), default=math.inf)
+    for use in uses:
+        since = use.deadline - SETTLE
+        waited = use.op == "get" and use.timed_out and max(use.started, begun) < since and not view.history.lowered
+        if waited and view.is_well(use.seat.life, since, use.deadline):
+            yield f"a key was there, and yet it timed out: {use}"
+
+
+def _swapped_nothing(use: Use) -> bool:
+    return use.op == "compare_set" and use.ok and not use.value[0]
 
 
 def _check_use(view: View, use: Use) -> Iterator[str]:

@@ -47,7 +47,7 @@ def make_key_plan(random: Random, plan: Plan) -> KeyPlan:
     return KeyPlan(
         strangers=strangers,
         lanes=tuple(chosen),
-        share=random.choice((1, 2, 3, 5)),
+        share=random.choice((2, 3, 4, 5)),
         ttl=random.choice((0.1, 0.5, 2.0)),
         pause=random.choice((0.0, 0.1, 1.0)),
     )

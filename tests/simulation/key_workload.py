@@ -46,7 +46,7 @@ class KeyUser:
 
     async def run(self) -> None:
         """All that it does. Raises nothing."""
-        count = min(len(self.plan.lanes), self.random.choice((1, 2, 2, 3)))
+        count = min(len(self.plan.lanes), self.random.choice((2, 2, 3)))
         lanes = self.random.sample(self.plan.lanes, count)
         tasks = [self._loop.create_task(getattr(self, f"_{lane}")()) for lane in lanes]
         try:
@@ -58,6 +58,8 @@ class KeyUser:
     # ------------------------------------------------------------------------------------------------- values
 
     async def _counter(self) -> None:
+        if self.random.random() < 0.3:
+            await self._use("get", "counter")  # waits for somebody's first one
         async for _ in self._rounds():
             key = "counter"
             amount = self.history.amount(self.seat, key)
