@@ -137,6 +137,20 @@ def test_a_full_queue_takes_no_more() -> None:
     assert (refused.limit, user.length("q")) == ("queue_items", 2)
 
 
+def test_what_is_put_back_finds_room_in_a_queue_that_is_full_again() -> None:
+    """Others may have filled it meanwhile, or all the names that there may be: the item would be lost."""
+    user = User(Cluster(queue_items=1, keys=1))
+    user.push("q", b"1")
+    first = item(user.pop("q"))
+    user.push("q", b"2")
+    assert user.say(PutBack, first[0], "q", body=(first[1],)).answer == b""
+    popped = [item(user.pop("q")) for _ in range(2)]
+    assert [value for _, value in popped] == [b"1", b"2"]
+    user.push("other", b"3")
+    assert user.say(PutBack, popped[0][0], "q", body=(b"1",)).answer == b""
+    assert isinstance(user.push("q", b"4").error, StoreFullError)
+
+
 @pytest.mark.parametrize("how", ["cancelled", "over"])
 def test_a_queue_for_which_nobody_waits_any_more_is_gone(how: str) -> None:
     """No name of it is kept."""

@@ -12,7 +12,7 @@ from aiopg.keys import LinkSpace
 from aiopg.stores.memory import MemoryHub, MemoryLink
 from aiopg.testing import FaultProxy
 
-from .conftest import LONG, begun, steps, until
+from .conftest import LONG, Place, begun, steps, until
 
 
 async def test_queues_are_first_in_first_out(store: AsyncStore, other: AsyncStore) -> None:
@@ -115,6 +115,18 @@ async def test_two_ways_between_clones(store: AsyncStore) -> None:
         assert await store.queue_pop("back") == f"<{n}>".encode()
     await echoing
     await clone.close()
+
+
+async def test_who_pops_and_closes_at_once_has_its_item(place: Place) -> None:
+    """An item that came is its consumer's, also if the consumer's next step is to close: nobody else gets it."""
+    keeper = await place.open()
+    for n in range(5):
+        async with await place.open() as consumer:
+            await keeper.queue_push("q", str(n))
+            assert await consumer.queue_pop("q") == str(n).encode()
+        async with await place.open() as consumer:  # the store hears of the goodbye before it greets another
+            assert await consumer.queue_len("q") == 0
+        assert await keeper.queue_len("q") == 0
 
 
 async def test_a_pop_lost_to_a_cut_is_not_lost_from_the_queue() -> None:

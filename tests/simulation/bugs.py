@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
-from unittest import mock
 from weakref import WeakKeyDictionary
 
 from aiopg._core import compaction, records
@@ -27,6 +26,9 @@ from aiopg.link import Link
 from aiopg.server._scribe import Scribe
 from aiopg.stores._calls import DeadlinePassedError, Waiter
 from aiopg.stores._incoming import Incoming
+from tests.simulation import key_bugs
+from tests.simulation.key_bugs import patched
+from tests.simulation.world import is_journaled, is_keyed
 
 __all__ = ["BUGS", "Bug"]
 
@@ -36,6 +38,9 @@ MIXED_UP = ("a message came after a later one",)
 FOREIGN = ("a foreign message",)
 WENT_ON = ("took its rank over",)
 PHANTOM = ("complete without rank", "a part that was taken back")
+ITEM_LOST = ("items are lost", "an item was there, and yet it timed out")
+LOCKED = ("nobody held the lock, and yet it timed out",)
+SKIPPED = ("a change was skipped", "changes of all keys with a hole")
 HANG = ("stuck", "it never ended", "everybody was there and yet it timed out", "had arrived")
 
 
@@ -44,15 +49,8 @@ class Bug(NamedTuple):
 
     put_in: Callable[[], AbstractContextManager[None]]
     signs: tuple[str, ...]
-    needs_journal: bool = False
-
-
-@contextmanager
-def _patched(owner: Any, **methods: Callable[..., Any]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for name, method in methods.items():
-            stack.enter_context(mock.patch.object(owner, name, method))
-        yield
+    has_chance: Callable[[int], bool] = lambda seed: True
+    """Whether the run of a seed does what the bug is in."""
 
 
 def acknowledge_before_delivery() -> AbstractContextManager[None]:
@@ -69,7 +67,7 @@ def acknowledge_before_delivery() -> AbstractContextManager[None]:
 
         self._loop.call_later(0.001, hand_on)
 
-    return _patched(Link, _dispatch=dispatch)
+    return patched(Link, _dispatch=dispatch)
 
 
 def apply_twice() -> AbstractContextManager[None]:
@@ -83,7 +81,7 @@ def apply_twice() -> AbstractContextManager[None]:
         self.received = max(seq, self.received)
         return True
 
-    return _patched(Session, resend=resend, receive=receive)
+    return patched(Session, resend=resend, receive=receive)
 
 
 def drop_a_tombstone() -> AbstractContextManager[None]:
@@ -100,7 +98,7 @@ def drop_a_tombstone() -> AbstractContextManager[None]:
             self._drop_if_empty(address, box)
         return gone
 
-    return _patched(Mailboxes, expire=expire)
+    return patched(Mailboxes, expire=expire)
 
 
 def pop_before_await() -> AbstractContextManager[None]:
@@ -129,7 +127,7 @@ def pop_before_await() -> AbstractContextManager[None]:
         else:
             self._under_way -= 1
 
-    return _patched(Incoming, _wait=wait, _let_go=let_go)
+    return patched(Incoming, _wait=wait, _let_go=let_go)
 
 
 def forget_a_wake_up() -> AbstractContextManager[None]:
@@ -141,7 +139,7 @@ def forget_a_wake_up() -> AbstractContextManager[None]:
             self._lose(f"coming again failed: {error!r}")
             raise error
 
-    return _patched(Client, _came_again=came_again)
+    return patched(Client, _came_again=came_again)
 
 
 def no_source_in_the_mailbox_key() -> AbstractContextManager[None]:
@@ -157,7 +155,7 @@ def no_source_in_the_mailbox_key() -> AbstractContextManager[None]:
     def shared_take_back(self: Mailboxes, address: Any, number: int) -> bool:
         return take_back(self, (0, *address[1:]), number)
 
-    return _patched(Mailboxes, put=shared_put, take=shared_take, take_back=shared_take_back)
+    return patched(Mailboxes, put=shared_put, take=shared_take, take_back=shared_take_back)
 
 
 def skip_the_fence() -> AbstractContextManager[None]:
@@ -168,7 +166,7 @@ def skip_the_fence() -> AbstractContextManager[None]:
         if incarnation.live:
             incarnation.gone[seat.rank] = PeerLostError(incarnation.name, [seat.rank], "taken over")
 
-    return _patched(Membership, _fence=fence)
+    return patched(Membership, _fence=fence)
 
 
 def resend_out_of_order() -> AbstractContextManager[None]:
@@ -191,7 +189,7 @@ def resend_out_of_order() -> AbstractContextManager[None]:
         gaps.discard(seq)
         return is_late or seq == 0
 
-    return _patched(Session, resend=resend, receive=receive)
+    return patched(Session, resend=resend, receive=receive)
 
 
 def evict_a_live_result() -> AbstractContextManager[None]:
@@ -205,7 +203,7 @@ def evict_a_live_result() -> AbstractContextManager[None]:
                 del self._rounds[key]
                 self.bytes -= round.bytes
 
-    return _patched(Rounds, arrive=arrive_and_evict)
+    return patched(Rounds, arrive=arrive_and_evict)
 
 
 def count_a_withdrawn_arrival() -> AbstractContextManager[None]:
@@ -222,7 +220,7 @@ def count_a_withdrawn_arrival() -> AbstractContextManager[None]:
             self._drop_parts(round.arrivals.pop(rank))
         arrive(self, session, rank, command, now, ttl)
 
-    return _patched(Rounds, withdraw=withdraw, arrive=arrive_again)
+    return patched(Rounds, withdraw=withdraw, arrive=arrive_again)
 
 
 def acknowledge_before_the_journal_is_written() -> AbstractContextManager[None]:
@@ -231,17 +229,17 @@ def acknowledge_before_the_journal_is_written() -> AbstractContextManager[None]:
     def when_recorded(self: Scribe, action: Callable[[], None], or_else: object = None) -> None:
         action()
 
-    return _both(_sessions_that_notice_nothing(), _patched(Scribe, when_recorded=when_recorded))
+    return _both(_sessions_that_notice_nothing(), patched(Scribe, when_recorded=when_recorded))
 
 
 def a_record_is_not_replayed() -> AbstractContextManager[None]:
     """Of a message that was put, a replay brings nothing but that something came."""
 
     def replay_without_messages(exchange: Exchange, record: bytes) -> float | None:
-        with _patched(Mailboxes, put=lambda *args: None):
+        with patched(Mailboxes, put=lambda *args: None):
             return records.replay(exchange, record)
 
-    return _both(_sessions_that_notice_nothing(), _patched(compaction, replay=replay_without_messages))
+    return _both(_sessions_that_notice_nothing(), patched(compaction, replay=replay_without_messages))
 
 
 def _sessions_that_notice_nothing() -> AbstractContextManager[None]:
@@ -264,7 +262,7 @@ def _sessions_that_notice_nothing() -> AbstractContextManager[None]:
         self.received, is_new = max(seq, self.received), seq > self.received
         return is_new or seq == 0
 
-    return _patched(Session, resend=resend, note_acknowledgement=note_at_most, receive=receive)
+    return patched(Session, resend=resend, note_acknowledgement=note_at_most, receive=receive)
 
 
 @contextmanager
@@ -286,7 +284,18 @@ BUGS: dict[str, Bug] = {
         Bug(resend_out_of_order, MIXED_UP),
         Bug(evict_a_live_result, HANG),
         Bug(count_a_withdrawn_arrival, PHANTOM),
-        Bug(acknowledge_before_the_journal_is_written, LOST + TWICE, needs_journal=True),
-        Bug(a_record_is_not_replayed, LOST, needs_journal=True),
+        Bug(acknowledge_before_the_journal_is_written, LOST + TWICE, is_journaled),
+        Bug(a_record_is_not_replayed, LOST, is_journaled),
+        Bug(key_bugs.add_again_on_resume, ("an add was applied twice",), is_keyed),
+        Bug(key_bugs.compare_with_nothing, ("two swaps of one value",), is_keyed),
+        Bug(key_bugs.pop_without_receipt, ITEM_LOST, is_keyed),
+        Bug(key_bugs.keep_a_late_item, ITEM_LOST, is_keyed),
+        Bug(key_bugs.count_a_goodbye_for_nothing, ("an item came twice",), is_keyed),
+        Bug(key_bugs.put_back_at_the_end, ("an item after one that was pushed later",), is_keyed),
+        Bug(key_bugs.lock_beyond_the_session, LOCKED, is_keyed),
+        Bug(key_bugs.keep_a_late_lock, LOCKED, is_keyed),
+        Bug(key_bugs.session_keys_for_ever, ("a key of a session that had ended",), is_keyed),
+        Bug(key_bugs.follow_from_now_on, SKIPPED, is_keyed),
+        Bug(key_bugs.follow_anew_after_a_timeout, SKIPPED, is_keyed),
     )
 }

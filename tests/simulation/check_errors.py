@@ -23,7 +23,7 @@ from aiopg.errors import (
 from tests.simulation.history import ACCURACY, Attempt, Seat
 from tests.simulation.view import View
 
-__all__ = ["check_ends", "check_errors"]
+__all__ = ["check_ends", "check_errors", "unjustified"]
 
 EPSILON = 1e-6
 
@@ -44,11 +44,11 @@ def check_errors(view: View) -> Iterator[str]:
     """Every error has a cause."""
     for call in view.history.calls:
         for attempt in call.attempts:
-            if attempt.error is not None and (why := _unjustified(view, attempt)):
+            if attempt.error is not None and (why := unjustified(view, attempt)):
                 yield f"{why}: {attempt}"
 
 
-def _unjustified(view: View, attempt: Attempt) -> str:
+def unjustified(view: View, attempt: Attempt) -> str:
     """Why this error should not be; "" if it may."""
     error, seat = attempt.error, attempt.call.seat
     if not isinstance(error, AiopgError):

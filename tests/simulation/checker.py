@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.simulation.check_errors import check_ends, check_errors
+from tests.simulation.check_keys import check_keys
 from tests.simulation.check_members import check_fences, check_members
 from tests.simulation.check_messages import check_messages
 from tests.simulation.check_rounds import check_rounds, number_calls
@@ -21,4 +22,5 @@ def check(view: View) -> list[str]:
         *check_errors(view),
         *check_members(view),
         *check_fences(view),
+        *check_keys(view),
     ]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiopg.errors import GroupTimeoutError, Outcome
+from tests.simulation.key_history import KeyHistory
 
 __all__ = ["ACCURACY", "Attempt", "Call", "History", "Life", "Payload", "Seat"]
 
@@ -154,6 +155,7 @@ class History:
         """When a store went for good."""
         self.restarts: list[tuple[float, float]] = []
         """When a store with a journal went, and when it was there again."""
+        self.keys = KeyHistory(clock, note)
         self.paused: list[tuple[float, float]] = []
         """From when till when the store did not run."""
         self.lowered: frozenset[str] = frozenset()
@@ -216,6 +218,7 @@ class History:
     def died(self, life: Life) -> None:
         """A process died, with all that it was doing."""
         life.died = self.now()
+        self.keys.died(life)
         for call in self.calls:
             if call.seat.life is life:
                 for attempt in call.attempts:

@@ -55,9 +55,9 @@ def play(seed: int, *, trace: bool = False, debug: bool = False) -> Outcome:
             wrong += [f"left: {what}" for what in loop.leftovers()]
         loop.close()
     wrong += [f"failure at {failure.at:.4f}: {failure.message}: {failure.exception!r}" for failure in loop.failures]
-    wrong += [f"remains: {what}" for what in world.remains]
     if not wrong:
         wrong += check(View(world.history, world.network.spans))
+    wrong += [f"remains: {what}" for what in world.remains]
     counts.update(world.counts)
     count(world.history, counts)
     log = world.network.log or []

@@ -12,6 +12,11 @@ from typing import Any
 from unittest.mock import patch
 
 from aiopg._core.groups import Groups, Queued
+from aiopg._core.keys.changes import ENDED, EXPIRED, Changes
+from aiopg._core.keys.locks import Locks
+from aiopg._core.keys.meetings import Meetings
+from aiopg._core.keys.queues import Queues, _Pop
+from aiopg._core.keys.values import Values
 from aiopg._core.mailboxes import Mailboxes
 from aiopg._core.membership import Membership
 from aiopg._core.messages import Answer
@@ -23,7 +28,9 @@ from aiopg.client import Client
 from aiopg.link import Link
 from aiopg.server._scribe import Scribe
 from aiopg.server._sessions import Sessions
+from aiopg.stores._adrift import Adrift
 from aiopg.stores._calls import Calls
+from aiopg.stores._engine_keys import EngineKeys
 from aiopg.stores._engine_member import EngineMember
 from aiopg.stores._incoming import Incoming
 from aiopg.stores._outgoing import Outgoing
@@ -61,6 +68,16 @@ PLACES = (
     "a session resumed after a restart",
     "an answer waited for the disk",
     "members waited for the disk",
+    "an item put back by who gave its pop up",
+    "an item put back as its consumer's session ended",
+    "a pop waited for those that were given up",
+    "a lock passed on by who let it go",
+    "a lock let go that was granted too late",
+    "a lock of a member or session that had gone",
+    "a key of a member or session that had gone",
+    "a key past its time",
+    "a follower told at once of what came between two questions",
+    "a meeting that began",
 )
 
 
@@ -78,7 +95,7 @@ def probed(counts: Counter[str]) -> Iterator[None]:
 
             stack.enter_context(patch.object(owner, name, wrapper))
 
-        for install in (_sessions, _settling, _membership, _journal):
+        for install in (_sessions, _settling, _membership, _journal, _keys):
             install(wrap, counts)
         yield
 
@@ -239,3 +256,66 @@ def _journal(wrap: Callable[..., None], counts: Counter[str]) -> None:
     wrap(Scribe, "back", back)
     wrap(Scribe, "when_recorded", when_recorded)
     wrap(Scribe, "slow_down", slow_down)
+
+
+def _keys(wrap: Callable[..., None], counts: Counter[str]) -> None:
+    def put_back(original: Any, self: Queues, *args: Any) -> Any:
+        counts["an item put back by who gave its pop up"] += 1
+        return original(self, *args)
+
+    def unconfirmed(original: Any, self: _Pop) -> None:
+        if self.item is not None:
+            counts["an item put back as its consumer's session ended"] += 1
+            counts["an item put back by who gave its pop up"] -= 1
+        original(self)
+
+    async def settle(original: Any, self: Adrift, *args: Any) -> None:
+        counts["a pop waited for those that were given up"] += 1
+        await original(self, *args)
+
+    def let_go(original: Any, self: Locks, *args: Any) -> bool:
+        line = bool(self._locks) and any(lock.line for lock in self._locks.values())
+        held: bool = original(self, *args)
+        counts["a lock passed on by who let it go"] += held and line
+        return held
+
+    def locks_end_owner(original: Any, self: Locks, owner: Any) -> None:
+        counts["a lock of a member or session that had gone"] += owner in self._held
+        original(self, owner)
+
+    def delete(original: Any, self: Values, key: str, *kind: int) -> bool:
+        gone: bool = original(self, key, *kind)
+        counts["a key of a member or session that had gone"] += gone and kind == (ENDED,)
+        counts["a key past its time"] += gone and kind == (EXPIRED,)
+        return gone
+
+    def follow(original: Any, self: Changes, *args: Any) -> None:
+        waiting = len(self.followers)
+        original(self, *args)
+        counts["a follower told at once of what came between two questions"] += len(self.followers) == waiting
+
+    def come(original: Any, self: Meetings, session: Any, meet: Any) -> None:
+        original(self, session, meet)
+        counts["a meeting that began"] += meet.key not in self._meetings
+
+    def leave_behind(original: Any, self: EngineKeys, pending: Any, late: Any) -> None:
+        is_lock = late is not None and late.queue is None
+        original(self, pending, _counted(late, counts) if is_lock else late)
+
+    wrap(Queues, "put_back", put_back)
+    wrap(_Pop, "unconfirmed", unconfirmed)
+    wrap(Adrift, "settle", settle)
+    wrap(Locks, "let_go", let_go)
+    wrap(Locks, "end_owner", locks_end_owner)
+    wrap(Values, "delete", delete)
+    wrap(Changes, "follow", follow)
+    wrap(Meetings, "come", come)
+    wrap(EngineKeys, "_leave_behind", leave_behind)
+
+
+def _counted(late: Any, counts: Counter[str]) -> Any:
+    def undo(body: Any) -> None:
+        counts["a lock let go that was granted too late"] += 1
+        late.undo(body)
+
+    return late._replace(undo=undo)

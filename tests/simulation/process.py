@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aiopg import AsyncStore
 from aiopg.address import Address
 from aiopg.group import AsyncStatelessGroup
 from aiopg.stores.native import NativeLink
 from tests.simulation.history import Life
+from tests.simulation.key_workload import KeyUser, stranger
 from tests.simulation.plan import Group
 from tests.simulation.workload import Member
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["ADDRESS", "Process"]
+__all__ = ["ADDRESS", "Process", "road"]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -26,6 +29,14 @@ ADDRESS = Address("10.0.0.1", 7000)
 
 LIVES = 3
 """As often a process forms a group again after it lost a peer."""
+
+
+async def road(world: World, life: Life, address: Address, protocol: Callable[[], P]) -> P:
+    """How a process gets to the store."""
+    if life.is_dead:
+        raise ConnectionRefusedError("nothing of this process runs any more")
+    _, made = await world.network.connect(str(address), protocol, owner=life.name)
+    return made
 
 
 class Process:
@@ -68,7 +79,7 @@ class Process:
         await asyncio.sleep(delay)
         try:
             self._store = await NativeLink.connect_by(
-                ADDRESS, world.loop.time() + 10.0, grace=self.life.grace, road=self._road
+                ADDRESS, world.loop.time() + 10.0, grace=self.life.grace, road=partial(road, world, self.life)
             )
         except TimeoutError:
             self.life.closed = world.loop.time()
@@ -79,16 +90,13 @@ class Process:
             for rank, slot in enumerate(group.slots)
             if slot == self.slot
         ]
+        if world.keys is not None:
+            seat = stranger(self.life, world.epochs[self._store._client._epoch])
+            members.append(self._spawn(KeyUser(world, seat, AsyncStore(self._store), place=self.slot).run()))
         if members:
             await asyncio.wait(members)
         self.life.closed = world.loop.time()
         await self._store.close()
-
-    async def _road(self, address: Address, protocol: Callable[[], P]) -> P:
-        if self.life.is_dead:
-            raise ConnectionRefusedError("nothing of this process runs any more")
-        _, made = await self.world.network.connect(str(address), protocol, owner=self.life.name)
-        return made
 
     async def _member(self, group: Group, rank: int) -> None:
         world, size = self.world, len(group.slots)

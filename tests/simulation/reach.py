@@ -1,7 +1,7 @@
 """What many seeds must reach together: counted run by run, and nothing of it may be missing at the end.
 
-Of the errors of `aiopg.errors` these come out of calls on a group, and are to be reached: `ERRORS`. The others are no
-business of a simulator, and for each `ELSEWHERE` says why.
+Of the errors of `aiopg.errors` these come out of calls on a group or on keys, and are to be reached: `ERRORS`. The
+others are no business of a simulator, and for each `ELSEWHERE` says why.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ ERRORS = (
     "GroupAbortedError",
     "GroupClosedError",
     "GroupTimeoutError",
+    "KeyTimeoutError",
     "PayloadTooLargeError",
     "PeerLostError",
+    "QueueEmptyError",
     "RankConflictError",
     "StoreFullError",
     "StoreLostError",
+    "WatchGapError",
     "WorldSizeMismatchError",
 )
 
@@ -37,6 +40,7 @@ ELSEWHERE = {
     "StoreError": "a base class",
     "UsageError": "bad arguments; programs here make none, and no fault makes them",
     "CodecError": "raised by the codec before anything of the call is done",
+    "KeyOperationError": "keys here are used for one thing each, and no lock is lost behind its holder's back",
     "WrongThreadError": "of the blocking face, which needs threads",
     "ForkError": "needs processes that fork",
     "AuthenticationError": "needs a token, which no store here asks for",
@@ -61,6 +65,12 @@ TRANSITIONS = (
     "a crash while a snapshot was made",
 )
 
+OPS = (
+    "set", "get", "wait", "check", "add", "append", "compare_set", "delete",
+    "push", "pop", "pop now", "lock", "unlock", "meet", "watch",
+)  # fmt: skip
+"""What is done with keys."""
+
 REQUIRED = (
     *PLACES,
     *TRANSITIONS,
@@ -68,6 +78,8 @@ REQUIRED = (
     *(f"error: {name}" for name in ERRORS),
     *(f"call: {name}" for name in (*COLLECTIVES, "send", "recv", "join", "abort", "expire_data", "events", "close")),
     *(f"made again: {name}" for name in (*COLLECTIVES, "send", "recv", "join")),
+    *(f"use: {name}" for name in OPS),
+    *(f"claimed of a use: {name}" for name in ("not applied", "unknown")),
     *(f"outcome: {name}" for name in ("ok", "error", "cancelled", "died")),
     *(f"claimed: {name}" for name in ("not applied", "applied", "unknown")),
 )
@@ -85,6 +97,7 @@ def count(history: History, counts: Counter[str]) -> None:
             counts[f"made again: {call.op}"] += 1
         counts["a message of a dead sender was received"] += _is_from_the_dead(history, call)
     counts.update(_lives(history))
+    _count_uses(history, counts)
 
 
 def _errors(history: History, attempt: Attempt) -> Iterator[str]:
@@ -123,3 +136,13 @@ def _lives(history: History) -> Iterator[str]:
             yield "a rank came again in another process"
         if lived.setdefault((seat.group, seat.epoch), seat.incarnation) != seat.incarnation:
             yield "a group lived again on one store"
+
+
+def _count_uses(history: History, counts: Counter[str]) -> None:
+    for use in history.keys.uses:
+        counts["uses"] += 1
+        counts[f"use: {use.op}"] += use.ok
+        if use.error is not None:
+            counts[f"error: {type(use.error).__name__}"] += 1
+        if isinstance(use.error, AiopgError):
+            counts[f"claimed of a use: {use.error.outcome.value}"] += 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from aiopg.server._sessions import RESTART_GRACE_SECONDS
 from tests.simulation.history import Call, History, Life, Seat
+from tests.simulation.key_history import Space, Use
 from tests.simulation.transport import Span
 
 __all__ = ["SETTLE", "View"]
@@ -72,6 +73,31 @@ class View:
             if not any(span.opened > begun for span in spans):
                 due = max(due, begun + RESTART_GRACE_SECONDS + SETTLE)
         return due < at and not any(begin <= at and end + SETTLE >= life.died for begin, end in self.history.paused)
+
+    def may_be_out(self, seat: Seat, at: float) -> bool:
+        """Whether the store may have taken a user of keys for gone by then."""
+        full = bool(self.history.lowered & {"output_bytes", "outbox_frames"})
+        return full or seat.over <= at or self.may_be_lost(seat.life, at) or self._is_rivalled(seat, at)
+
+    def is_out(self, seat: Seat, at: float) -> bool:
+        """Whether the store must have taken a user of keys for gone by then."""
+        return at >= self.history.keys.audit > seat.over or self.is_known_lost(seat.life, at)
+
+    def was_audited(self, space: Space) -> bool:
+        """Whether all that these keys hold was looked at in the end."""
+        auditor = self.history.keys.auditor
+        return auditor is not None and auditor.key == space
+
+    def audited(self, uses: Sequence[Use]) -> Use | None:
+        """The last look at a key, when everybody had gone."""
+        auditor = self.history.keys.auditor
+        return next((use for use in uses if use.seat is auditor and use.op == "get" and use.ok), None)
+
+    def _is_rivalled(self, seat: Seat, at: float) -> bool:
+        return seat.rank >= 0 and any(
+            other.takeover and other.asked <= at and (other.group, other.rank) == (seat.group, seat.rank)
+            for other in self.history.seats
+        )
 
     def _longest_away(self, life: Life, at: float) -> float:
         """The longest time until `at` in which no connection of it was sure to be of use."""

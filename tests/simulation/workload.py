@@ -18,6 +18,7 @@ from aiopg.errors import (
 )
 from aiopg.group import AsyncStatelessGroup
 from tests.simulation.history import Attempt, Call, Payload, Seat
+from tests.simulation.key_workload import KeyUser
 from tests.simulation.plan import Mail, Op
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Member:
         lanes += [self._receive_lane(mail) for mail in plan.mail if mail.dst == rank]
         if self.random.random() < 0.2:
             lanes.append(self._expire())
+        if self.world.keys is not None:
+            lanes.append(self._use_keys())
         tasks = [self._loop.create_task(lane) for lane in lanes]
         watcher = self._loop.create_task(self._hear()) if self.random.random() < 0.25 else None
         try:
@@ -209,6 +212,12 @@ class Member:
             await asyncio.sleep(self.random.choice((0.1, 0.5, 1.5)))
             if not self.over:
                 await self._make(self._call("expire_data"), self.group.store_timeout, False)
+
+    async def _use_keys(self) -> None:
+        """Use the keys of the group."""
+        if self.seat.incarnation < 0 and not await self.join():
+            return
+        await KeyUser(self.world, self.seat, self.group.store, place=self.seat.rank).run()
 
     async def _hear(self) -> None:
         """Listen to events; now and then stop and begin anew."""

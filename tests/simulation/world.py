@@ -11,6 +11,8 @@ from aiopg import StoreServer
 from aiopg.server._sessions import RESTART_GRACE_SECONDS
 from tests.simulation.faults import Faults
 from tests.simulation.history import History, Seat
+from tests.simulation.key_audit import audit, what_remains
+from tests.simulation.key_plan import KEYED, KeyPlan, make_key_plan
 from tests.simulation.lives import Forgetful, Journaled, StoreLives
 from tests.simulation.loop import SimLoop
 from tests.simulation.network import SimNetwork, SimTransport
@@ -18,7 +20,7 @@ from tests.simulation.plan import make_plan
 from tests.simulation.process import ADDRESS, Process
 from tests.simulation.workload import Member
 
-__all__ = ["JOURNALED", "World"]
+__all__ = ["World", "is_journaled", "is_keyed"]
 
 SERVER = "server"
 JOURNALED = 4
@@ -29,12 +31,25 @@ CALM_SECONDS = 16.0
 """After everybody has gone: longer than a half-open connection and then a grace."""
 
 
+def is_journaled(seed: int) -> bool:
+    """Whether the store of that seed keeps a journal."""
+    return seed % JOURNALED == 1
+
+
+def is_keyed(seed: int) -> bool:
+    """Whether there are keys in the run of that seed."""
+    return seed % KEYED == KEYED - 1
+
+
 class World:
     """One run."""
 
     def __init__(self, seed: int, *, debug: bool = False) -> None:
         self.random = Random(seed)
-        self.plan = make_plan(self.random, journal=seed % JOURNALED == 1)
+        self.plan = make_plan(self.random, journal=is_journaled(seed))
+        self.keys: KeyPlan | None = None
+        if is_keyed(seed):
+            self.keys = make_key_plan(Random(f"keys {seed}"), self.plan)
         self.loop = SimLoop(max_steps=400_000, max_seconds=2000.0)
         self.loop.set_debug(debug)
         self.network = SimNetwork(self.loop, self.random, latency=self.plan.latency)
@@ -61,7 +76,7 @@ class World:
     async def run(self) -> None:
         """From the start of the store until everything is over."""
         self._begin_server()
-        for slot in range(self.plan.processes):
+        for slot in range(len(self.plan.graces)):
             self._process(slot, False).start(self.random.choice((0.0, 0.01, 0.3)) * self.random.random())
         await Faults(self).run()
         await self._all_over()
@@ -72,6 +87,9 @@ class World:
         await asyncio.sleep(CALM_SECONDS + (RESTART_GRACE_SECONDS if self.history.restarts else 0.0))
         for member in self.members:
             member.note_join()
+        if self.keys is not None and self._server is not None:
+            await audit(self)
+            await asyncio.sleep(1.0)
         self._look_at_remains()
         if self._server is not None:
             await self._server.close()
@@ -202,16 +220,19 @@ class World:
             self.remains.append("nothing: the store did not come up again")
             return
         state = server.describe()
-        for name in ("groups", "rounds", "bytes", "members"):
+        for name in ("groups", "rounds", "members"):
             if state[name]:
                 self.remains.append(f"{name}: {state[name]}")
         sessions = server._sessions
         if sessions is not None and len(sessions):
             self.remains.append(f"sessions: {len(sessions)}")
         engine = server._exchange.engine
+        common = engine._groups.common
+        self.remains += what_remains(engine)
         for what, left in (
             ("calls", len(engine._replies)),
-            ("tally", engine._groups.tally),
+            ("bytes", sum(group.bytes for group in engine._groups)),
+            ("tally", engine._groups.tally - common.tallied),
             ("queue", len(engine._membership.queue)),
         ):
             if left:

@@ -77,7 +77,7 @@ class Limits:
     """Keys of one call."""
 
     queue_items: int = 65536
-    """Items that wait in one queue."""
+    """Items that wait in one queue. One that goes back to its place is not refused."""
 
     kept_changes: int = 4096
     """Changes of keys that a space keeps for those who watch it and are slow to ask for them."""

@@ -327,6 +327,7 @@ class Sessions:
             connection.member = None
             connection.close(reason)
         logger.info("a session is over: %s", reason)
+        self.confirm(session)  # what it acknowledged with its last words, it has
         if self._scribe is not None:
             self._scribe.ended(session.line, reason)
         self.exchange.end(session.line, reason)
