@@ -8,9 +8,9 @@ from typing import Any
 from unittest import mock
 
 from aiopg._core.engine import Engine
-from aiopg._core.key_messages import AddKey, CompareSet
+from aiopg._core.key_messages import FROM_NOW, AddKey, CompareSet
 from aiopg._core.keys import requests
-from aiopg._core.keys.changes import Changes, _Follower
+from aiopg._core.keys.changes import Changes
 from aiopg._core.keys.locks import Locks
 from aiopg._core.keys.queues import Queues, _Pop
 from aiopg._core.keys.space import Space
@@ -142,13 +142,12 @@ def compare_with_nothing() -> AbstractContextManager[None]:
 def follow_from_now_on() -> AbstractContextManager[None]:
     """The store tells a follower of nothing that came between two of its questions."""
 
-    def follow(self: Changes, session: Any, follow: Any) -> None:
-        self._replies.check(session, follow.call)
-        follower = _Follower(session, follow, self, self.revision)
-        self._replies.wait(follower)
-        self.followers.append(follower)
+    follow = Changes.follow
 
-    return patched(Changes, follow=follow)
+    def forget(self: Changes, session: Any, asks: Any) -> None:
+        follow(self, session, asks._replace(after=FROM_NOW))
+
+    return patched(Changes, follow=forget)
 
 
 def follow_anew_after_a_timeout() -> AbstractContextManager[None]:
