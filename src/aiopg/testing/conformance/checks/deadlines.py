@@ -97,5 +97,5 @@ async def names_the_one(ground: Ground, seat: Seat) -> None:
     for error, rank in zip(errors, (3, 2), strict=True):
         holds(
             error.missing in ((rank,), None),
-            f"{error.op} needs rank {rank}, and is told that {error.missing} is missing",
+            f"{error.op} needs rank {rank}, and is told that {error.missing} misses",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import Any
 
 from aiopg.errors import AiopgError, GroupAbortedError, GroupClosedError, PeerLostError
@@ -79,8 +79,9 @@ async def aborted(ground: Ground) -> None:
         await ground.begun(seats[1].take(0), seats[1].link),
     ]
     await seats[1].abort("no more weights")
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     later = [seats[0].round(1, op="barrier"), seats[1].put(0, b"x"), seats[2].take(0), seats[2].put(1, b"x")]
-    for outcome in await ground.outcomes([*map(waited_for, waiting), *later]):
+    for outcome in outcomes + await ground.outcomes(later):
         if not isinstance(outcome, GroupAbortedError):
             raise BrokenRuleError(f"a call of a group that was aborted came to {outcome!r}, not GroupAbortedError")
         same((outcome.origin, outcome.reason), (1, "no more weights"), "origin and reason of the abort")
@@ -116,18 +117,16 @@ async def need_rank_2(ground: Ground, seats: list[Seat]) -> list[asyncio.Task[An
 
 async def all_lose_rank_2(seats: list[Seat], waiting: list[asyncio.Task[Any]]) -> None:
     """Those that wait, and those that come later."""
-    later: list[Coroutine[Any, Any, Any]] = [
-        seats[0].take(2, tag="later"),
-        seats[1].round(1, b"x", tag="later"),
-        seats[1].put(2, b"x"),
-    ]
-    for call in (*map(waited_for, waiting), *later):
-        with Raises(PeerLostError, "a call that needs the rank that is gone") as caught:
-            await call
-        same(caught.error.ranks, (2,), "the ranks in the PeerLostError")
-        holds(caught.error.reason, "the PeerLostError gives no reason")
+    for call in waiting:
+        await loses_rank_2(call)
+    await loses_rank_2(seats[0].take(2, tag="later"))
+    await loses_rank_2(seats[1].round(1, b"x", tag="later"))
+    await loses_rank_2(seats[1].put(2, b"x"))
 
 
-async def waited_for(task: asyncio.Task[Any]) -> Any:
-    """What it comes to."""
-    return await task
+async def loses_rank_2(call: Awaitable[Any]) -> None:
+    """A call that needs it."""
+    with Raises(PeerLostError, "a call that needs the rank that is gone") as caught:
+        await call
+    same(caught.error.ranks, (2,), "the ranks in the PeerLostError")
+    holds(caught.error.reason, "the PeerLostError gives no reason")

@@ -62,8 +62,8 @@ async def large(ground: Ground) -> None:
 async def value(ground: Ground) -> None:
     limit = await payload_limit(ground)
     store = await ground.store()
-    for call in (store.set("key", bytes(limit + 1)), store.queue_push("key", bytes(limit + 1))):
-        with Raises(PayloadTooLargeError, f"a value of {limit + 1} bytes"):
-            await call
+    for call in (store.set, store.append, store.queue_push):
+        with Raises(PayloadTooLargeError, f"{call.__name__} of a value of {limit + 1} bytes"):
+            await call("key", bytes(limit + 1))
     holds(not await store.check("key"), "a value that was refused is there")
     await store.set("key", "1")

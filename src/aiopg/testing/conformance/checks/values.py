@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from aiopg.errors import KeyOperationError, KeyTimeoutError
 from aiopg.testing.conformance._checks import check
@@ -59,9 +60,10 @@ async def get_waits(ground: Ground) -> None:
 async def after_a_timeout(ground: Ground) -> None:
     store = await ground.store()
     for number in range(5):
-        for call in (store.get("key", timeout=0.01), store.wait(["key", "q"], timeout=0.01)):
-            with Raises(KeyTimeoutError, "a call for a key that is not there"):
-                await call
+        with Raises(KeyTimeoutError, "a get of a key that is not there"):
+            await store.get("key", timeout=0.01)
+        with Raises(KeyTimeoutError, "a wait for a key that is not there"):
+            await store.wait(["key", "q"], timeout=0.01)
         await store.set("key", f"{number}")
         same(await store.get("key"), b"%d" % number, "a get after one that timed out")
         await store.delete_key("key")
@@ -154,13 +156,15 @@ async def delete(ground: Ground) -> None:
 @check("num_keys and list_keys are right after each step, and know no keys of the store's own", keys=True)
 async def counting(ground: Ground) -> None:
     store = await ground.store()
+    changes: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.set("a", "1"), lambda: store.set("a", "2"), lambda: store.add("b"),
+        lambda: store.append("c", "x"), lambda: store.queue_push("q", "x"), lambda: store.queue_push("q", "y"), lambda: store.delete_key("a"),
+        lambda: store.queue_pop("q"), lambda: store.queue_pop("q"), lambda: store.barrier("meeting", 1),
+        lambda: store.multi_set({"d": "", "e": ""}),
+    ]  # fmt: skip
     counts = [await store.num_keys()]
-    for call in (
-        store.set("a", "1"), store.set("a", "2"), store.add("b"), store.append("c", "x"), store.queue_push("q", "x"),
-        store.queue_push("q", "y"), store.delete_key("a"), store.queue_pop("q"), store.queue_pop("q"),
-        store.barrier("meeting", 1), store.multi_set({"d": "", "e": ""}),
-    ):  # fmt: skip
-        await call
+    for change in changes:
+        await change()
         counts.append(await store.num_keys())
     same(counts, [0, 1, 1, 2, 3, 4, 4, 3, 3, 2, 2, 4], "num_keys, step by step")
     async with store.lock("lock"):
