@@ -109,10 +109,10 @@ class LiesAboutMissing(MemberAround):
 
 
 class IsLate(MemberAround):
-    """A deadline is kept a quarter of a second later."""
+    """A deadline is kept 150 ms later."""
 
     async def take(self, call: Call, src: int) -> Buffer:
-        return await self.inner.take(replace(call, deadline=call.deadline + 0.25), src)
+        return await self.inner.take(replace(call, deadline=call.deadline + 0.15), src)
 
 
 class MismatchAtOne(MemberAround):

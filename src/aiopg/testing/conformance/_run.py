@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Collection
+from pathlib import Path
 
 from aiopg.stores.base import Capabilities
 from aiopg.testing.conformance._checks import Check, NotAskedError, chosen
@@ -85,13 +86,14 @@ async def _watch(check: Check, task: asyncio.Future[None], patience: float) -> C
     """What the check comes to, by its deadline."""
     await asyncio.wait([task], timeout=patience)
     if not task.done():
-        where = _where(task)
+        place, where = _where(task)
         task.cancel()
         await asyncio.wait([task], timeout=STUBBORN_SECONDS)
-        stubborn = "" if task.done() else ", nor when it was cancelled then"
+        stubborn = "" if task.done() else " and not when it was cancelled then"
         if task.done() and not task.cancelled():
             task.exception()  # retrieved: what it came to so late is told by nobody
-        return _result(check, Verdict.FAILED, f"it did not end within {patience:g} s{stubborn}", where)
+        told = f"it did not end within {patience:g} s{stubborn}; it waits at {place}"
+        return _result(check, Verdict.FAILED, told, where)
     if task.cancelled():
         return _result(check, Verdict.FAILED, "a call of the store raised CancelledError, and nobody had cancelled it")
     error = task.exception()
@@ -107,10 +109,13 @@ async def _watch(check: Check, task: asyncio.Future[None], patience: float) -> C
     return _result(check, Verdict.FAILED, told, "".join(traceback.format_exception(error)))
 
 
-def _where(task: asyncio.Future[None]) -> str:
-    """Where a check waits that does not end."""
-    frames = task.get_stack() if isinstance(task, asyncio.Task) else []
-    return "".join(line for frame in frames for line in traceback.format_stack(frame, 1))
+def _where(task: asyncio.Future[None]) -> tuple[str, str]:
+    """The line at which a check waits that does not end, in short and as a traceback."""
+    for frame in task.get_stack() if isinstance(task, asyncio.Task) else []:
+        (line,) = traceback.extract_stack(frame, 1)
+        place = f"{Path(line.filename).name}:{line.lineno}: {line.line}"
+        return place, "".join(traceback.format_list([line]))
+    return "an unknown place", ""
 
 
 def _result(check: Check, verdict: Verdict, reason: str = "", where: str = "", seconds: float = 0.0) -> CheckResult:

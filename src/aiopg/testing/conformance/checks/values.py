@@ -157,11 +157,18 @@ async def delete(ground: Ground) -> None:
 async def counting(ground: Ground) -> None:
     store = await ground.store()
     changes: list[Callable[[], Awaitable[object]]] = [
-        lambda: store.set("a", "1"), lambda: store.set("a", "2"), lambda: store.add("b"),
-        lambda: store.append("c", "x"), lambda: store.queue_push("q", "x"), lambda: store.queue_push("q", "y"), lambda: store.delete_key("a"),
-        lambda: store.queue_pop("q"), lambda: store.queue_pop("q"), lambda: store.barrier("meeting", 1),
+        lambda: store.set("a", "1"),
+        lambda: store.set("a", "2"),
+        lambda: store.add("b"),
+        lambda: store.append("c", "x"),
+        lambda: store.queue_push("q", "x"),
+        lambda: store.queue_push("q", "y"),
+        lambda: store.delete_key("a"),
+        lambda: store.queue_pop("q"),
+        lambda: store.queue_pop("q"),
+        lambda: store.barrier("meeting", 1),
         lambda: store.multi_set({"d": "", "e": ""}),
-    ]  # fmt: skip
+    ]
     counts = [await store.num_keys()]
     for change in changes:
         await change()
