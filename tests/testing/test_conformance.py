@@ -85,7 +85,7 @@ async def test_what_a_store_is_without_is_not_asked_and_is_listed() -> None:
     asked_for = [check for check in all_checks() if check.name.partition(".")[0] in only]
     about_keys = {check.name for check in asked_for if check.keys}
     optional = {check.name for check in asked_for if check.optional}
-    assert (len(about_keys), len(optional)) == (8, 7)
+    assert (len(about_keys), len(optional)) == (8, 9)
     not_asked = {result.name: result.reason for result in report.not_asked}
     assert set(not_asked) == about_keys | optional | {"limits.payload", "limits.parts"}
     assert not_asked["queues.fifo"] == "the store has no keys (Capabilities.keys)"

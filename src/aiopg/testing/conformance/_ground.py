@@ -81,10 +81,18 @@ class Ground:
         return Seat(link, member, group, rank, world_size)
 
     async def enlist(
-        self, group: str, least: int, most: int, *, patience: float = 0.05, said: bytes = b"", timeout: float = LONG
+        self,
+        group: str,
+        least: int,
+        most: int,
+        *,
+        patience: float = 0.05,
+        said: bytes = b"",
+        timeout: float = LONG,
+        link: StoreLink | None = None,
     ) -> Seat:
-        """One member that asked for no rank."""
-        link = await self.link()
+        """One member that asked for no rank, over a link of its own if none is given."""
+        link = link or await self.link()
         call = new_call("rendezvous", group, -1, 0, 0, timeout)
         place = await link.enlist(call, least, most, patience=patience, ttl=3600.0, metadata=said)
         seat = Seat(link, place.member, group, place.rank, place.world_size)

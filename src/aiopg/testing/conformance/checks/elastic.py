@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from aiopg.errors import GroupTimeoutError, PeerLostError, UsageError
-from aiopg.stores.base import Place
+from aiopg.stores.base import Place, StoreLink
 from aiopg.testing.conformance._checks import check
 from aiopg.testing.conformance._expect import Raises, holds, same
+from aiopg.testing.conformance._giving_up import Moment, give_up
 from aiopg.testing.conformance._ground import Ground
 from aiopg.testing.conformance._seat import Seat
 
@@ -100,6 +102,40 @@ async def newcomer(ground: Ground) -> None:
     same((place.rank, new.rank, new.world_size), (0, 1, 2), "the ranks of the old and the new one")
     same(new.metadata, (b"old", b"new"), "what they said of themselves")
     await ground.exchange([seated(old[0], place), new])
+
+
+@check("enlist that is given up at any moment leaves no trace: the group forms of the others", optional="enlist")
+async def enlist_given_up(ground: Ground) -> None:
+    link = await ground.link()
+    for passes in (0, 1, 2, 3, 5, 8, 13, 50, 200):
+        name = ground.name()
+        ended = await give_up(ground, Moment(passes, 20.0), partial(enlist_one, ground, link, name))
+        holds(not ended.done, "a group of two formed of one")
+        seats = await ground.all(ground.enlist(name, 2, 2, said=b"%d" % number) for number in range(2))
+        said = sorted(seats[0].metadata)
+        same(said, [b"0", b"1"], f"who is in the group, after an enlist that was cancelled after {passes} passes")
+        await ground.exchange(seats)
+
+
+@check("reform that is given up at any moment and called again forms the next group once", optional="reform")
+async def reform_given_up(ground: Ground) -> None:
+    for passes in (0, 1, 2, 3, 5, 8, 50):
+        seats = await ground.seats(2)
+        ended = await give_up(ground, Moment(passes, 20.0), partial(reform_one, seats[0]))
+        holds(not ended.done, "a group of two formed anew of one")
+        places = await ground.all(seat.reform() for seat in seats)
+        new = [seated(seat, place) for seat, place in zip(seats, places, strict=True)]
+        await ground.exchange(new)
+
+
+async def enlist_one(ground: Ground, link: StoreLink, name: str, timeout: float) -> Seat:
+    """One that comes and does not stay."""
+    return await ground.enlist(name, 2, 2, said=b"given up", timeout=timeout, link=link)
+
+
+async def reform_one(seat: Seat, timeout: float) -> Place:
+    """One that asks alone."""
+    return await seat.reform(timeout=timeout)
 
 
 def seated(seat: Seat, place: Place) -> Seat:

@@ -84,19 +84,55 @@ async def withdrawn(ground: Ground) -> None:
 
 @check("a round that is given up at any moment and called again is the same call: all get the right parts (promise 4)")
 async def given_up(ground: Ground) -> None:
+    await give_up_and_call_again(ground, {"op": "all_gather"}, gives=(0, 1))
+
+
+@check("the same where a rank waits for the root's part alone (promise 4)")
+async def given_up_by_receiver(ground: Ground) -> None:
+    await give_up_and_call_again(ground, {"op": "broadcast", "root": 1}, gives=(1,))
+
+
+@check("the same where the rank that gives up is the root, which waits for nothing (promise 4)")
+async def given_up_by_source(ground: Ground) -> None:
+    await give_up_and_call_again(ground, {"op": "broadcast", "root": 0}, gives=(0,))
+
+
+@check("the same in a barrier, where the rank that gives up is the one that leaves last (promise 4)")
+async def given_up_barrier(ground: Ground) -> None:
+    await give_up_and_call_again(ground, {"op": "barrier"}, gives=())
+
+
+async def give_up_and_call_again(ground: Ground, how: dict[str, Any], gives: tuple[int, ...]) -> None:
+    """Rank 0 gives round after round up, and calls it again; rank 1 does not."""
     seats, seq = await ground.seats(2), 0
+
+    def call(seat: Seat, number: int, timeout: float = LONG) -> Coroutine[Any, Any, list[bytes]]:
+        part = [b"%d in %d" % (seat.rank, number)] if seat.rank in gives else []
+        return seat.round(number, *part, needs=needs_of(seat, how), timeout=timeout, **how)
+
+    def wanted(seat: Seat, number: int) -> list[bytes]:
+        parts = [b"%d in %d" % (rank, number) for rank in gives]
+        return [] if needs_of(seat, how) == Needs.NOTHING else parts
 
     async def turn(moment: Moment) -> bool:
         nonlocal seq
         seq += 1
-        given = [b"0 in %d" % seq, b"1 in %d" % seq]
-        other = ground.spawn(seats[1].round(seq, given[1]))
-        ended = await give_up(ground, moment, lambda timeout: seats[0].round(seq, given[0], timeout=timeout))
-        result = ended.result if ended.done else await seats[0].round(seq, given[0])
-        same([result, await other], [given] * 2, f"round {seq}, {moment}")
+        number = seq
+        other = ground.spawn(call(seats[1], number))
+        ended = await give_up(ground, moment, lambda timeout: call(seats[0], number, timeout))
+        result = ended.result if ended.done else await call(seats[0], number)
+        got = [result, await other]
+        same(got, [wanted(seat, number) for seat in seats], f"{how['op']} number {number}, {moment}")
         return ended.done
 
     await sweep(turn, LONG)
+
+
+def needs_of(seat: Seat, how: dict[str, Any]) -> int:
+    """What it needs of such a round."""
+    if how["op"] == "broadcast":
+        return Needs.NOTHING if seat.rank == how["root"] else Needs.ROOT
+    return Needs.ALL_TOLD if how["op"] == "barrier" and seat.rank == 0 else Needs.ALL
 
 
 @check("a round that was decided for a call that its caller gave up is NumberUsedError to another call (promise 4)")
