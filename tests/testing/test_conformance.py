@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import pickle
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from .around import LinkAround
 from .broken import PLANTED, Bare, Planted, tidy_up
 
 Opener = Callable[[], Awaitable[StoreLink]]
+
+LATE = 0.1 * float(os.environ.get("AIOPG_TEST_SLOW", "1"))
+"""Promise 3: a call ends within 100 ms of its deadline; on a busy host AIOPG_TEST_SLOW stretches it."""
 
 _names = itertools.count()
 
@@ -55,7 +59,7 @@ def nothing_is_left() -> None:
 
 async def test_memory_keeps_every_rule() -> None:
     """memory://; what is not asked is named."""
-    report = await check_store(opener(f"memory://conformance-{next(_names)}"))
+    report = await check_store(opener(f"memory://conformance-{next(_names)}"), late=LATE)
     report.raise_failed()
     assert {result.name for result in report.not_asked} == {"limits.payload", "limits.parts", "limits.value"}
     assert len(report.results) == len(all_checks())
@@ -68,7 +72,7 @@ async def test_our_server_keeps_every_rule(tmp_path: Path) -> None:
     async with StoreServer(
         path=str(tmp_path / "store") if unix else None, limits=Limits(payload_bytes=2**20)
     ) as server:
-        report = await check_store(opener(server.address))
+        report = await check_store(opener(server.address), late=LATE)
         report.raise_failed()
         assert report.not_asked == ()
         assert (report.url, report.ok) == (server.address, True)

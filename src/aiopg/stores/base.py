@@ -224,7 +224,10 @@ class StoreLink(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """End the link; members that have not left are lost to their groups. Twice is fine."""
+        """End the link; members that have not left are lost to their groups. Twice is fine.
+
+        Calls of it that wait raise `GroupClosedError`, and so do later ones.
+        """
 
 
 class Member(ABC):
