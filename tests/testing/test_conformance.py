@@ -21,6 +21,7 @@ from aiopg.testing.conformance._checks import all_checks
 
 from .around import LinkAround
 from .broken import PLANTED, Bare, Planted, tidy_up
+from .dict_store import DictLink, World
 
 Opener = Callable[[], Awaitable[StoreLink]]
 
@@ -79,6 +80,19 @@ async def test_our_server_keeps_every_rule(tmp_path: Path) -> None:
         await server.wait_vacated()
         described: Any = server.describe()
         assert (described["groups"], described["keys"]["keys"], described["keys"]["queues"]) == ([], 0, 0)
+
+
+async def test_a_store_with_another_engine_keeps_every_rule() -> None:
+    """The checks ask for the contract, and not for the way in which aiopg's own engine keeps it."""
+    world = World()
+
+    async def open_one() -> StoreLink:
+        return DictLink(world)
+
+    report = await check_store(open_one, late=LATE)
+    report.raise_failed()
+    assert len(report.passed) > 60
+    assert world.lives == {}
 
 
 async def test_what_a_store_is_without_is_not_asked_and_is_listed() -> None:
