@@ -347,6 +347,8 @@ class Planted(NamedTuple):
 
     link: type[LinkAround]
     found_by: tuple[str, ...]
+    patience: float = 0.3
+    """Enough for the check to say what is wrong, or to be seen to hang."""
 
 
 def _of_members(kind: type[MemberAround]) -> type[LinkAround]:
@@ -365,11 +367,11 @@ PLANTED = [
     Planted(_of_members(IgnoresWithdrawal), ("rounds.withdrawn",)),
     Planted(_of_members(ForgetsUsedNumbers), ("rounds.number_used",)),
     Planted(_of_members(HangsWhenLost), ("departures.left",)),
-    Planted(_of_members(LiesAboutMissing), ("deadlines.names_the_missing",)),
-    Planted(_of_members(IsLate), ("deadlines.kept",)),
+    Planted(_of_members(LiesAboutMissing), ("deadlines.names_the_missing",), patience=5.0),
+    Planted(_of_members(IsLate), ("deadlines.kept",), patience=5.0),
     Planted(_of_members(MismatchAtOne), ("rounds.mismatch",)),
     Planted(_of_members(AbortsSilently), ("departures.aborted",)),
-    Planted(_of_members(ExpiresSilently), ("expiry.message",)),
+    Planted(_of_members(ExpiresSilently), ("expiry.message",), patience=5.0),
     Planted(_of_members(ForgetsWhatIsGivenBack), ("messages.give_back", "rounds.keep")),
     Planted(_of_members(TellsLossAsLeaving), ("happenings.in_order",)),
     Planted(_of_members(WaitsForAll), ("rounds.root_part",)),

@@ -182,7 +182,7 @@ class Ground:
         if left:
             _, left_now = await asyncio.wait(left, timeout=CLOSE_SECONDS)
             if left_now:
-                return [f"{len(left_now)} calls did not end when they were cancelled: {left_now}"]
+                return [f"{len(left_now)} calls of the check did not end when they were cancelled: {left_now}"]
         for task in self._tasks:
             if not task.cancelled():
                 task.exception()  # it is retrieved, so that nobody logs it
@@ -203,7 +203,7 @@ async def _quietly(what: str, call: Coroutine[Any, Any, None]) -> list[str]:
         async with asyncio.timeout(CLOSE_SECONDS):
             await call
     except Exception as error:  # noqa: BLE001 (whatever it is, it is told)
-        return [f"to {what} raised {type(error).__name__}: {error}"]
+        return [f"when the check was over, to {what} raised {type(error).__name__}: {error}"]
     return []
 
 

@@ -75,11 +75,14 @@ async def _ask(
     try:
         result = await _watch(check, task, patience)
     finally:
-        task.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=STUBBORN_SECONDS)  # it may be opening a link
         troubles = await ground.close()
-    if troubles and result.verdict is not Verdict.FAILED:
-        result = _result(check, Verdict.FAILED, f"when the check was over, {'; '.join(troubles)}")
-    return _result(check, result.verdict, result.reason, result.traceback, loop.time() - began)
+    verdict, reason = result.verdict, result.reason
+    if troubles:
+        verdict, reason = Verdict.FAILED, "; ".join([reason, *troubles] if reason else troubles)
+    return _result(check, verdict, reason, result.traceback, loop.time() - began)
 
 
 async def _watch(check: Check, task: asyncio.Future[None], patience: float) -> CheckResult:
