@@ -122,7 +122,7 @@ async def test_what_a_store_is_without_is_not_asked_and_is_listed() -> None:
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.link.__name__)
 async def test_a_broken_rule_is_found_by_the_check_of_that_rule(planted: Planted) -> None:
     """Each of these stores is the whole one but for one rule. Nothing of a check that fails is left behind."""
-    report = await check_store(around_memory(planted.link), only=planted.found_by, patience=0.5)
+    report = await check_store(around_memory(planted.link), only=planted.found_by, patience=planted.patience)
     await tidy_up()
     assert {result.name for result in report.failed} == set(planted.found_by), report
     for result in report.failed:
