@@ -8,14 +8,20 @@ import sys
 from typing import Any
 
 from aiopg import AsyncStatelessGroup, StatelessGroup
+from aiopg.stores import StoreLink, open_link
 from aiopg.testing import (
+    CheckResult,
     FaultProxy,
     GroupMaker,
     LocalStore,
     ManualClock,
+    NotConformingError,
     ProcessMaker,
     RankFailedError,
     RankProcesses,
+    StoreReport,
+    Verdict,
+    check_store,
 )
 
 
@@ -55,9 +61,23 @@ async def wait_for_an_hour(clock: ManualClock) -> None:
     assert isinstance(joining.exception(), TimeoutError)
 
 
+async def check_one(store: LocalStore) -> None:
+    async def open_one() -> StoreLink:
+        return await open_link(store.url)
+
+    report: StoreReport = await check_store(open_one, only=["links"], patience=10.0, late=0.5)
+    try:
+        report.raise_failed()
+    except NotConformingError as error:
+        sys.exit(str(error.report))
+    results: tuple[CheckResult, ...] = report.passed
+    assert all(result.verdict is Verdict.PASSED and result.rule for result in results)
+
+
 if __name__ == "__main__":
     with LocalStore() as local:
         run_processes(local)
         asyncio.run(through_a_proxy(local))
+        asyncio.run(check_one(local))
     by_hand = ManualClock()
     by_hand.run(wait_for_an_hour(by_hand))

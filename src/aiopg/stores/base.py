@@ -15,6 +15,9 @@ these rules, on every store:
 4. *Once.* It takes effect once, or raises.
 5. *Patience.* After `WARN_SECONDS` of waiting, and every `WARN_AGAIN_SECONDS` after that, `call.warn(...)` is called.
 6. *Payloads are opaque.* A store never looks into one.
+
+`aiopg.testing.check_store` asks all this of a store. One may be without keys (`Capabilities.keys`), and without
+`takeover`, `enlist` and `reform`, which then raise `NotImplementedError`; all else every store has.
 """
 
 from __future__ import annotations
@@ -207,7 +210,10 @@ class StoreLink(ABC):
 
     @abstractmethod
     def keys(self, member: Member | None = None) -> Keys:
-        """The keys of the store itself, or those of the incarnation that this member of it sits in."""
+        """The keys of the store itself, or those of the incarnation that this member of it sits in.
+
+        Raises: NotImplementedError (`Capabilities.keys` says that there are none).
+        """
 
     @abstractmethod
     async def status(self) -> dict[str, object]:
@@ -218,7 +224,10 @@ class StoreLink(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """End the link; members that have not left are lost to their groups. Twice is fine."""
+        """End the link; members that have not left are lost to their groups. Twice is fine.
+
+        Calls of it that wait raise `GroupClosedError`, and so do later ones.
+        """
 
 
 class Member(ABC):
