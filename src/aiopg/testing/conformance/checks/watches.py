@@ -96,7 +96,7 @@ async def slow(ground: Ground) -> None:
     await store.check("k")
     await other.check("k")
     for number in range(3):
-        await other.multi_set([(f"{number} {key}", "x" * key) for key in range(200)])
+        await other.multi_set({f"{number} {key}": "x" * key for key in range(200)})
     told = [[(await anext(watch)).revision for _ in range(600)] for watch in watches]
     same(told[0], sorted(set(told[0])), "the revisions of 600 changes")
     same(told[1], told[0], "the revisions as the other watch tells them")
