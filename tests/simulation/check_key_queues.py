@@ -9,8 +9,6 @@ from tests.simulation.view import SETTLE, View
 
 __all__ = ["check_queue"]
 
-EPSILON = 1e-9
-
 
 def check_queue(view: View, uses: list[Use]) -> Iterator[str]:
     """What is wrong with one queue."""
@@ -38,9 +36,7 @@ def check_queue(view: View, uses: list[Use]) -> Iterator[str]:
 
 def _was_acknowledged(view: View, pop: Use) -> bool:
     """Whether the store must have heard that the item came: else it is another one's when the session ends."""
-    life = pop.seat.life
-    going = min(life.died, life.closed)
-    return life.died > pop.ended + SETTLE and view.is_well(life, pop.ended, min(pop.ended + SETTLE, going - EPSILON))
+    return view.surely_arrives(pop.seat.life, pop.ended)
 
 
 # ---------------------------------------------------------------------------------------------------- order

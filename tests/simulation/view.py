@@ -58,6 +58,19 @@ class View:
             for span in self._spans.get(life.name, ())
         )
 
+    def surely_arrives(self, life: Life, at: float) -> bool:
+        """Whether what this process sent then reached the store, also if it closed its connection with that."""
+        until = at + SETTLE
+        if life.died <= until or any(begin <= until and end + HANDSHAKE >= at for begin, end in self.history.paused):
+            return False
+        return any(
+            span.opened + HANDSHAKE <= at <= span.ended
+            and span.broken > until
+            and not any(begin <= until and end + HANDSHAKE >= at for begin, end in span.bad)
+            and not any(begin <= until and end >= at and end - begin > BACKLOG for begin, end in span.behind)
+            for span in self._spans.get(life.name, ())
+        )
+
     def may_be_lost(self, life: Life, at: float) -> bool:
         """Whether the store may have given this process up by then: it was gone, or away for its grace, or ended."""
         if min(life.died, life.closed) <= at or any(crash <= at for crash in self.history.crashes):
