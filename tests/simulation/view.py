@@ -116,7 +116,7 @@ class View:
         """The longest time until `at` in which no connection of it was sure to be of use."""
         spans = self._spans.get(life.name, ())
         longest, useful_until = 0.0, min((span.opened for span in spans), default=at)
-        useful = [interval for span in spans for interval in _useful(span)]
+        useful = [interval for span in spans for interval in self._useful(span)]
         for crash, begun in self.history.restarts:
             # A store that was started again waits anew for those who were there before, and long, for the first time.
             again = min((span.opened for span in spans if begun <= span.opened < math.inf), default=math.inf)
@@ -128,13 +128,15 @@ class View:
             useful_until = max(useful_until, min(end, at))
         return max(longest, at - useful_until)
 
-
-def _useful(span: Span) -> Iterator[tuple[float, float]]:
-    """From when till when a connection was sure to be of use."""
-    begin = span.opened + HANDSHAKE
-    for bad, good in sorted(span.bad):
-        if begin < min(bad, span.ended):
-            yield begin, min(bad, span.ended)
-        begin = max(begin, good + HANDSHAKE)
-    if begin < span.ended:
-        yield begin, span.ended
+    def _useful(self, span: Span) -> Iterator[tuple[float, float]]:
+        """From when till when a connection was sure to be of use."""
+        begin = span.opened + HANDSHAKE
+        for slow, quick in self.history.slow:
+            if slow <= begin and span.opened <= quick:
+                begin = max(begin, quick + HANDSHAKE)
+        for bad, good in sorted(span.bad):
+            if begin < min(bad, span.ended):
+                yield begin, min(bad, span.ended)
+            begin = max(begin, good + HANDSHAKE)
+        if begin < span.ended:
+            yield begin, span.ended
