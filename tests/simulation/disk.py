@@ -23,7 +23,7 @@ from aiopg._core import journal as core
 from aiopg._core.frames import Body, Buffer, body_size
 from tests.simulation.loop import SimLoop
 
-__all__ = ["SNAPSHOT_SECONDS", "Disk", "DiskJournal"]
+__all__ = ["SLOW_SECONDS", "SNAPSHOT_SECONDS", "Disk", "DiskJournal"]
 
 UNFINISHED = ".unfinished"
 

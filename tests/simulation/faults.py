@@ -7,7 +7,7 @@ import errno
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.simulation.disk import SNAPSHOT_SECONDS
+from tests.simulation.disk import SLOW_SECONDS, SNAPSHOT_SECONDS
 from tests.simulation.transport import Connection, SimTransport
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ class Faults:
     def slow_disk(self) -> None:
         """The store's disk takes its time for a while."""
         if (journal := self._world.lives.journal) is not None:
-            journal.be_slow(self._random.choice((0.5, 3.0)))
+            seconds, now = self._random.choice((0.5, 3.0)), self._network.loop.time()
+            journal.be_slow(seconds)
+            self._world.history.slow.append((now, now + seconds + 2 * SLOW_SECONDS))
 
     def intrude(self) -> None:
         """A process joins in the place of one that lives; now and then just when that one is away."""

@@ -158,6 +158,8 @@ class History:
         self.keys = KeyHistory(clock, note)
         self.paused: list[tuple[float, float]] = []
         """From when till when the store did not run."""
+        self.slow: list[tuple[float, float]] = []
+        """From when till when the store's disk took its time, and so did handshakes, which wait for it."""
         self.lowered: frozenset[str] = frozenset()
         """Limits that are so low that they may be met."""
         self._ends = 0

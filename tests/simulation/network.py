@@ -160,7 +160,7 @@ class SimNetwork:
         given), to the server `keep_server`; then each end is told, after a delay of its own, `ConnectionResetError`.
         """
         self._count("cut", connection.number)
-        connection.span.end(self.loop.time())
+        connection.span.break_off(self.loop.time())
         self._break(connection, keep_client, keep_server)
 
     def half_open(self, connection: Connection, seconds: float | None = None) -> None:
@@ -169,7 +169,7 @@ class SimNetwork:
         Then each end is told as with `cut`, and what was under way is lost.
         """
         self._count("half_open", connection.number)
-        connection.span.end(self.loop.time())
+        connection.span.break_off(self.loop.time())
         for end in (connection.client, connection.server):
             end.incoming.held_until = math.inf
         if seconds is not None:

@@ -23,7 +23,7 @@ HIGH_WATER = 65536
 class Span:
     """When one connection of a process was there, and was well. For whoever judges a run."""
 
-    __slots__ = ("bad", "behind", "ended", "known", "opened", "owner")
+    __slots__ = ("bad", "behind", "broken", "ended", "known", "opened", "owner")
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
@@ -31,12 +31,19 @@ class Span:
         """When both its ends had their protocols."""
         self.ended = math.inf
         """When anything first went wrong with it for good, or one of its ends closed it."""
+        self.broken = math.inf
+        """When it went wrong for good, though it may have been closed before: what is under way may be lost then."""
         self.known = math.inf
         """When the other process was told that it is over."""
         self.bad: list[tuple[float, float]] = []
         """From when till when nothing could pass."""
         self.behind: list[tuple[float, float]] = []
         """From when till when one of its ends had more to send than the other one took."""
+
+    def break_off(self, now: float) -> None:
+        """It goes wrong for good."""
+        self.broken = min(self.broken, now)
+        self.end(now)
 
     def end(self, now: float) -> None:
         """It is over, or as good as over."""

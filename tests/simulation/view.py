@@ -58,6 +58,19 @@ class View:
             for span in self._spans.get(life.name, ())
         )
 
+    def surely_arrives(self, life: Life, at: float) -> bool:
+        """Whether what this process sent then reached the store, also if it closed its connection with that."""
+        until = at + SETTLE
+        if life.died <= until or any(begin <= until and end + HANDSHAKE >= at for begin, end in self.history.paused):
+            return False
+        return any(
+            span.opened + HANDSHAKE <= at <= span.ended
+            and span.broken > until
+            and not any(begin <= until and end + HANDSHAKE >= at for begin, end in span.bad)
+            and not any(begin <= until and end >= at and end - begin > BACKLOG for begin, end in span.behind)
+            for span in self._spans.get(life.name, ())
+        )
+
     def may_be_lost(self, life: Life, at: float) -> bool:
         """Whether the store may have given this process up by then: it was gone, or away for its grace, or ended."""
         if min(life.died, life.closed) <= at or any(crash <= at for crash in self.history.crashes):
@@ -103,7 +116,7 @@ class View:
         """The longest time until `at` in which no connection of it was sure to be of use."""
         spans = self._spans.get(life.name, ())
         longest, useful_until = 0.0, min((span.opened for span in spans), default=at)
-        useful = [interval for span in spans for interval in _useful(span)]
+        useful = [interval for span in spans for interval in self._useful(span)]
         for crash, begun in self.history.restarts:
             # A store that was started again waits anew for those who were there before, and long, for the first time.
             again = min((span.opened for span in spans if begun <= span.opened < math.inf), default=math.inf)
@@ -115,13 +128,15 @@ class View:
             useful_until = max(useful_until, min(end, at))
         return max(longest, at - useful_until)
 
-
-def _useful(span: Span) -> Iterator[tuple[float, float]]:
-    """From when till when a connection was sure to be of use."""
-    begin = span.opened + HANDSHAKE
-    for bad, good in sorted(span.bad):
-        if begin < min(bad, span.ended):
-            yield begin, min(bad, span.ended)
-        begin = max(begin, good + HANDSHAKE)
-    if begin < span.ended:
-        yield begin, span.ended
+    def _useful(self, span: Span) -> Iterator[tuple[float, float]]:
+        """From when till when a connection was sure to be of use."""
+        begin = span.opened + HANDSHAKE
+        for slow, quick in self.history.slow:
+            if slow <= begin and span.opened <= quick:
+                begin = max(begin, quick + HANDSHAKE)
+        for bad, good in sorted(span.bad):
+            if begin < min(bad, span.ended):
+                yield begin, min(bad, span.ended)
+            begin = max(begin, good + HANDSHAKE)
+        if begin < span.ended:
+            yield begin, span.ended
