@@ -191,6 +191,11 @@ class KeyVerbs:
     async def queue_pop(self, key: str, *, block: bool = True, timeout: float | None = None) -> bytes:
         """Take the head of a queue; first come, first served.
 
+        Cancelled or timed out when its item was on the way, it puts the item back at its place. An item goes back, too,
+        if its consumer's session ends before the store knows that the item arrived: a consumer that dies in that moment
+        may have had it, so who must not do a thing twice has to remember what it did. An item is lost only with a
+        consumer that gave the call up and ends, cut off from the store, before it could put the item back.
+
         Args:
             block: whether to wait for an item where there is none.
 
