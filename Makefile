@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
+LOGIC := tests/core tests/codec tests/fuzz tests/simulation
 VLLM := benchmarks/.peers/vllm-0.33.0
 
-.PHONY: help demo test test-tls test-over-tls test-over-mutual-tls check lint types layers docs
+.PHONY: help demo test test-logic test-world test-tls test-over-tls test-over-mutual-tls check lint types layers docs
 .PHONY: bench bench-quick bench-page bench-strangers bench-large bench-scale simulate chaos crash fuzz clean
 
 help:
@@ -33,8 +34,16 @@ help:
 demo: .venv/.ready
 	$(BIN)/aiopg demo
 
+# Two halves at once: one computes, one mostly waits for processes and sockets, and goes first where both want to run.
 test: .venv/.ready $(VLLM)
-	$(BIN)/python -X dev -m pytest
+	@mkdir -p build
+	$(MAKE) --jobs=2 test-logic test-world
+
+test-logic: .venv/.ready
+	nice $(BIN)/python -X dev -m pytest $(LOGIC) > build/test-logic.txt 2>&1; ended=$$?; cat build/test-logic.txt; exit $$ended
+
+test-world: .venv/.ready $(VLLM)
+	$(BIN)/python -X dev -m pytest $(LOGIC:%=--ignore=%)
 
 # The Python files of vLLM, with which its users' programs are tested: the wheel has 340 MB and is fetched once.
 $(VLLM): .venv/.ready
