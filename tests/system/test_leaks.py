@@ -21,6 +21,7 @@ WARM_UP = 200
 """Groups after which a store has what it needs for good."""
 
 GROUPS = 1000
+TURNS = 3
 GROWTH = 200_000
 """Bytes of memory that are no leak: 200 for each group. Seen are 10,000 to 50,000 in all."""
 
@@ -119,7 +120,10 @@ def same(pid: int, before: list[str]) -> Callable[[], bool]:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("road", ["tcp", "unix"])
 def test_a_thousand_groups_leave_nothing_behind(road: str, tmp_path: Path) -> None:
-    """Memory and descriptors of the server, and descriptors of the client, end where they were."""
+    """Memory and descriptors of the server, and descriptors of the client, end where they were.
+
+    An allocator may take half a MiB more in one turn (over TLS OpenSSL's does); a leak takes more in every turn.
+    """
     count = GROUPS if road == "tcp" else GROUPS // 4
 
     async def form(numbers: range) -> list[str]:
@@ -129,17 +133,22 @@ def test_a_thousand_groups_leave_nothing_behind(road: str, tmp_path: Path) -> No
         assert not left, left
         return descriptors(os.getpid())
 
-    async def all_turns() -> tuple[list[str], list[str], int]:
-        early = await form(range(WARM_UP))
-        memory = resident_bytes(server)
-        return early, await form(range(WARM_UP, WARM_UP + count)), memory
+    async def all_turns() -> tuple[list[str], list[str]]:
+        early = late = await form(range(WARM_UP))
+        grown = []
+        for turn in range(TURNS):
+            memory, first = resident_bytes(server), WARM_UP + turn * count
+            late = await form(range(first, first + count))
+            grown.append(resident_bytes(server) - memory)
+            if grown[-1] < GROWTH:
+                return early, late
+        raise AssertionError(f"the server grew in each turn: {grown}")
 
     with serving(tmp_path / "store" if road == "unix" else None) as (url, server):
         before = descriptors(server)
-        early, late, memory = asyncio.run(all_turns(), debug=False)
+        early, late = asyncio.run(all_turns(), debug=False)
         assert early == late
         settle(url, server, before)
-        assert resident_bytes(server) - memory < GROWTH
 
 
 def test_groups_of_processes_leave_nothing_behind() -> None:
