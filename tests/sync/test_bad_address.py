@@ -118,6 +118,15 @@ def test_a_host_name_that_does_not_resolve_is_tried_until_the_deadline(caplog: p
     assert "'nowhere.invalid' does not resolve" in warned[0]
 
 
+def test_a_listening_socket_of_another_port_is_refused_and_left_alone() -> None:
+    """The other ranks would look for the store where nobody is."""
+    with socket.create_server((HOST, 0)) as listening:
+        bound = listening.getsockname()[1]
+        with pytest.raises(ValueError, match=f"bound to port {bound}, and port is {bound % 65535 + 1}"):
+            create_at_once(HOST, bound % 65535 + 1, 0, 2, listen_socket=listening)
+        assert listening.fileno() != -1
+
+
 def test_a_unix_socket_that_is_not_there_is_waited_for_and_named(tmp_path: Any) -> None:
     """connect() to a store that does not come up says where it looked."""
     with pytest.raises(StoreUnreachableError, match="nothing"):

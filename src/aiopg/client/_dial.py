@@ -72,7 +72,7 @@ async def dial(
             if met is None:
                 raise
             # An attempt that the deadline cut short says less than the one before it.
-            raise TimeoutError(f"it did not come up in time ({met})") from error
+            raise _too_late(address, met) from error
         except ConnectionError as error:
             if isinstance(error, UnknownHostError) and not isinstance(met, UnknownHostError):
                 logger.warning("%s; it is tried again until the deadline, as the name may come later", error)
@@ -81,11 +81,16 @@ async def dial(
             wait = random.uniform(pause / 2, pause)
             if loop.time() + wait >= deadline:
                 await asyncio.sleep(deadline - loop.time())
-                if isinstance(error, UnknownHostError):
-                    raise StoreUnreachableError(str(address), str(error)) from error
-                raise TimeoutError(f"it did not come up in time ({error})") from error
+                raise _too_late(address, error) from error
         await asyncio.sleep(wait)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _too_late(address: Address, met: ConnectionError) -> Exception:
+    """The error of the deadline, after attempts of which the last met this."""
+    if isinstance(met, UnknownHostError):
+        return StoreUnreachableError(str(address), str(met))
+    return TimeoutError(f"it did not come up in time ({met})")
 
 
 async def dial_once(

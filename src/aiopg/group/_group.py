@@ -115,7 +115,8 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
             ssl: encryption: `aiopg.Tls`, or on other ranks than 0 an `ssl.SSLContext` too. If not given, that of
                 AIOPG_TLS_CERT, AIOPG_TLS_KEY and AIOPG_TLS_CA in the environment.
             insecure: rank 0 only: whether to serve without token where other hosts can reach the address.
-            listen_socket: rank 0 only: a bound, listening socket to serve on; it is taken over and closed here.
+            listen_socket: rank 0 only: a bound, listening socket to serve on, of that port; it is taken over and
+                closed here.
             codec: how objects become bytes, the same on every rank; `MsgpackCodec()` if not given.
             reconnect_grace: seconds for which the store keeps this rank when its connection breaks. The connection is
                 made anew meanwhile, and nobody notices; after that the rank is lost to the others (`PeerLostError`),
@@ -291,6 +292,7 @@ def _check_address(port: int, rank: int, world_size: int, listen_socket: socket.
     if listen_socket is not None:
         if rank != 0:
             raise ValueError(f"listen_socket is for rank 0, which hosts the store, not for rank {rank}")
+        _check_pair(port, listen_socket)
         return
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise ValueError(f"port must be 0 to 65535, not {port!r}")
@@ -299,3 +301,11 @@ def _check_address(port: int, rank: int, world_size: int, listen_socket: socket.
             "with port 0 the other ranks cannot know where the store is; bind a socket to port 0 yourself, "
             "tell them its port and pass it as listen_socket="
         )
+
+
+def _check_pair(port: int, listen_socket: socket.socket) -> None:
+    """The other ranks look for the store at `port`; 0 says nothing."""
+    if listen_socket.family in (socket.AF_INET, socket.AF_INET6) and port != 0:
+        bound = listen_socket.getsockname()[1]
+        if port != bound:
+            raise ValueError(f"listen_socket is bound to port {bound}, and port is {port}: give both the same")
