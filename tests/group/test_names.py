@@ -52,4 +52,5 @@ async def test_a_name_that_never_comes_is_told_at_the_deadline(rank: int) -> Non
     began = time.monotonic()
     with pytest.raises(StoreUnreachableError, match=r"nowhere\.invalid.*does not resolve"):
         await AsyncStatelessGroup.create("nowhere.invalid", free_port(), rank, 2, store_timeout=0.5)
-    assert 0.5 <= time.monotonic() - began < 0.5 + 0.1 * SLOW
+    # uvloop counts in milliseconds.
+    assert 0.498 <= time.monotonic() - began < 0.5 + 0.1 * SLOW
