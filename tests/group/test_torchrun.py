@@ -145,7 +145,7 @@ async def test_a_deadline_is_kept_and_nothing_stands_still(agent: int) -> None:
     async with Pulse() as pulse:
         with pytest.raises(GroupTimeoutError) as caught:
             await create(agent, 1, store_timeout=1.5)
-    assert 1.5 <= time.monotonic() - began < 1.5 + 0.1 * SLOW
+    assert 1.498 <= time.monotonic() - began < 1.5 + 0.1 * SLOW
     assert (caught.value.op, caught.value.missing) == ("join", (0,))
     assert pulse.longest < 0.1 * SLOW
 
