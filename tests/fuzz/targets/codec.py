@@ -7,11 +7,12 @@ what Python itself is asked to do meanwhile (run, import, open something) is hea
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import sys
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
 import numpy
@@ -146,7 +147,8 @@ class CodecTarget(Target):
         if (torch := sys.modules.get("torch")) is not None:  # another test has imported it
             self._allowed |= {torch.Tensor, torch.dtype, torch.Size, torch.device}
         # What is found out once is found out now, when nobody listens.
-        importlib.util.find_spec("tzdata")
+        with suppress(ZoneInfoNotFoundError):
+            ZoneInfo("Nowhere")  # where tzdata is installed, zoneinfo imports what it looks into packages with
         memory_function()
         _heard = None
         if _hear not in _installed:
