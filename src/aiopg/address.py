@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-__all__ = ["Address"]
+__all__ = ["NAMED_LATER", "Address"]
+
+NAMED_LATER = frozenset({socket.EAI_AGAIN, socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+"""What a host's name that is not known meets. It may be known later: in a cluster a program is up before its peers have
+their names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import socket
 import ssl
 
 from aiopg._core.limits import Limits
-from aiopg.address import Address
+from aiopg.address import NAMED_LATER, Address
 from aiopg.client._client import Client
 from aiopg.client._connection import CertificateRefusedError, SessionOverError
 from aiopg.client._road import Road, take_road
@@ -33,9 +33,6 @@ REFUSALS = 3
 
 NOT_YET = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOENT, errno.EPIPE, errno.EAGAIN})
 """Nobody serves there now; somebody may a moment later. Everything else (no route) is final."""
-
-NAMED_LATER = frozenset({socket.EAI_AGAIN, socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
-"""So is a host whose name is not known: in a cluster a program is often up before its peers have their names."""
 
 
 class UnknownHostError(ConnectionError):

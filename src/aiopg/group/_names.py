@@ -11,15 +11,13 @@ import os
 import random
 import socket
 
-from aiopg.address import Address
+from aiopg.address import NAMED_LATER, Address
 from aiopg.errors import StoreUnreachableError
 
 __all__ = ["await_name"]
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
-
-UNKNOWN = frozenset({socket.EAI_NONAME, socket.EAI_AGAIN, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
 
 async def await_name(address: Address, deadline: float) -> None:
@@ -36,7 +34,7 @@ async def await_name(address: Address, deadline: float) -> None:
                 try:
                     await asyncio.get_running_loop().getaddrinfo(address.host, address.port)
                 except socket.gaierror as error:
-                    if error.errno not in UNKNOWN:
+                    if error.errno not in NAMED_LATER:
                         return
                     met = str(error.strerror)
                 else:

@@ -29,38 +29,14 @@ from aiopg._core.messages import (
 from aiopg.errors import AiopgError, GroupClosedError, ProtocolError
 from aiopg.stores._alarms import Alarms
 from aiopg.stores.base import FACTS_SECONDS, WARN_AGAIN_SECONDS, WARN_SECONDS
+from aiopg.stores.timed import Timed
 
 _new = tuple.__new__  # a NamedTuple's own constructor is a Python function that does no more
 
-__all__ = ["Calls", "DeadlinePassedError", "Facts", "Gate", "Pending", "Waiter"]
+__all__ = ["Calls", "DeadlinePassedError", "Facts", "Gate", "Pending", "Waiter", "forget", "stay_silent"]
 
 Facts: TypeAlias = tuple[list[int] | None, list[int] | None]
 """Ranks that arrived, ranks that are missing; None where the store does not know."""
-
-
-class Timed(Protocol):
-    """A call as its waits see it: `base.Call`, `keys.KeyCall`."""
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that it runs in."""
-
-    @property
-    def started(self) -> float:
-        """When it was made, loop time."""
-
-    @property
-    def deadline(self) -> float:
-        """When it is to end."""
-
-    def timed_out(self, arrived: None, missing: None) -> AiopgError:
-        """The error of its deadline, where the store has said nothing."""
-
-    def withdrawn(self, arrived: list[int] | None, missing: list[int] | None) -> AiopgError:
-        """The same where the store holds no trace of the call."""
-
-    def warn(self, arrived: list[int] | None, missing: list[int] | None) -> None:
-        """It waits for long."""
 
 
 class DeadlinePassedError(Exception):
@@ -74,7 +50,7 @@ class Waiter:
 
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
-        self._call: Timed | None = None
+        self._call: Timed[AiopgError] | None = None
         self._overdue: Callable[[Any, Any], None]
         self._look_at = 0.0
         self.future: asyncio.Future[None] | None = None
@@ -96,7 +72,7 @@ class Waiter:
         self._look_at = min(self._look_at + WARN_AGAIN_SECONDS, call.deadline)
         self._alarms.set(self, self._look_at)
 
-    async def wait(self, call: Timed, overdue: Callable[[Self, Any], None]) -> None:
+    async def wait(self, call: Timed[AiopgError], overdue: Callable[[Self, Any], None]) -> None:
         """Wait to be woken until the call's deadline; `overdue` is called when it has waited for long, and again.
 
         Raises `DeadlinePassedError`.
@@ -110,7 +86,7 @@ class Waiter:
         if not self.woken:
             raise DeadlinePassedError
 
-    def watch(self, call: Timed, overdue: Callable[[Self, Any], None]) -> asyncio.Future[None]:
+    def watch(self, call: Timed[AiopgError], overdue: Callable[[Self, Any], None]) -> asyncio.Future[None]:
         """`wait` without its coroutine, for which every call of a group would pay: a future that ends when it would.
 
         Whether it was woken says `woken`. Who does not await it to its end calls `drop`.
@@ -241,7 +217,7 @@ class Calls:
         """Whether the link is over."""
         return self._lost is not None
 
-    async def find_room(self, call: Timed) -> None:
+    async def find_room(self, call: Timed[AiopgError]) -> None:
         """Wait until the link takes another call; first come, first served. Raises the error of the call's deadline."""
         waiter = Waiter(self.alarms)
         self.line.append(waiter)
@@ -290,7 +266,7 @@ class Calls:
         if pending.outcome is None and self._lost is None:
             self._send(Cancel(pending.number))
 
-    async def answer(self, call: Timed, pending: Pending, leave_behind: Callable[[], None]) -> Body:
+    async def answer(self, call: Timed[AiopgError], pending: Pending, leave_behind: Callable[[], None]) -> Body:
         """The answer to a call that was sent. At its deadline it is taken back, and the store has a moment to say so.
 
         `leave_behind`: called if nobody waits for the call any more and it is not known to be withdrawn.
@@ -304,7 +280,7 @@ class Calls:
             await self._learn_facts(call, pending, leave_behind)
         return pending.result()
 
-    async def _learn_facts(self, call: Timed, pending: Pending, leave_behind: Callable[[], None]) -> None:
+    async def _learn_facts(self, call: Timed[AiopgError], pending: Pending, leave_behind: Callable[[], None]) -> None:
         """After the deadline: wait for the store's last word. Returns if the answer came in time."""
         self.cancel(pending)
         try:
@@ -319,7 +295,7 @@ class Calls:
         if facts is not None:
             raise call.withdrawn(*facts)
 
-    def inquire(self, pending: Pending, call: Timed) -> None:
+    def inquire(self, pending: Pending, call: Timed[AiopgError]) -> None:
         """Have `call` warn with what the store knows of it."""
         if self._lost is not None:
             return
@@ -360,3 +336,11 @@ class Calls:
         if self._lost is None:
             self.lost(error)
         self.alarms.close()
+
+
+def forget(_: Pending) -> None:
+    """Whatever it came to, nobody is there to be told: the link goes on, or ends and takes all along."""
+
+
+def stay_silent(_: Pending, call: object) -> None:
+    """That nothing happens is no reason to warn."""

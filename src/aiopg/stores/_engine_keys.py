@@ -33,7 +33,7 @@ from aiopg._core.key_messages import (
 from aiopg._core.messages import Answer, Failed, unpack_value
 from aiopg._core.parts import join_parts, split_parts
 from aiopg.stores._adrift import Adrift
-from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
+from aiopg.stores._calls import Calls, DeadlinePassedError, Pending, forget, stay_silent
 from aiopg.stores.keys import Following, KeyCall, KeyEvent, Keys
 
 __all__ = ["EngineKeys"]
@@ -133,7 +133,7 @@ class EngineKeys(Keys):
         (key,) = call.keys
 
         def let_go(granted: Body) -> None:
-            self._calls.submit(Unlock, self._seat, unpack_value(granted), key, then=_forget)
+            self._calls.submit(Unlock, self._seat, unpack_value(granted), key, then=forget)
 
         return cast(int, unpack_value(await self._ask(call, Lock, key, late=_Late(let_go))))
 
@@ -198,7 +198,7 @@ class _EngineFollowing(Following):
 
     async def changes(self, call: KeyCall) -> list[KeyEvent]:
         try:
-            await self._asked.wait(call, _stay_silent)
+            await self._asked.wait(call, stay_silent)
         except DeadlinePassedError:
             raise call.timed_out((), range(len(call.keys))) from None
         heard, told = unpack_value(self._asked.result())
@@ -210,16 +210,12 @@ class _EngineFollowing(Following):
 
     def close(self) -> None:
         if not self._calls.is_lost:
-            self._asked.then = _forget
+            self._asked.then = forget
             self._calls.cancel(self._asked)
 
 
 def _names(call: KeyCall) -> Body:
     return join_parts([key.encode() for key in call.keys])
-
-
-def _forget(_: Pending) -> None:
-    """Whatever it came to, nobody is there to be told: the link goes on, or ends and takes all along."""
 
 
 def _tell_of_loss(key: str, put_back: Pending) -> None:
@@ -230,7 +226,3 @@ def _tell_of_loss(key: str, put_back: Pending) -> None:
             key,
             put_back.error(),
         )
-
-
-def _stay_silent(_: Pending, call: object) -> None:
-    """That nothing changes is no reason to warn."""

@@ -25,7 +25,7 @@ from aiopg._core.messages import (
 from aiopg._core.parts import join_parts, read_parts
 from aiopg._core.round import Signature
 from aiopg.stores._adrift import Adrift
-from aiopg.stores._calls import Calls, DeadlinePassedError, Pending
+from aiopg.stores._calls import Calls, DeadlinePassedError, Pending, forget, stay_silent
 from aiopg.stores._fingerprint import Fingerprint
 from aiopg.stores._incoming import Incoming
 from aiopg.stores._outgoing import Outgoing
@@ -242,7 +242,7 @@ class EngineMember(Member):
     async def happenings(self, call: Call, after: int) -> list[tuple[str, int, str]]:
         watch = self._calls.submit(Watch, self.seat, after)
         try:
-            await watch.wait(call, _stay_silent)
+            await watch.wait(call, stay_silent)
         except DeadlinePassedError:
             self._calls.cancel(watch)
             raise call.timed_out(None, None) from None
@@ -261,7 +261,7 @@ class EngineMember(Member):
             await self.adrift.wait_over(call.deadline)
         except asyncio.CancelledError:
             if not self._calls.is_lost:
-                self._calls.submit(Leave, self.seat, then=_forget)
+                self._calls.submit(Leave, self.seat, then=forget)
             raise
         leave = self._calls.submit(Leave, self.seat)
         await self._simply(leave, call)
@@ -276,14 +276,6 @@ class EngineMember(Member):
 
 def _joined(body: Body) -> Buffer:
     return body[0] if len(body) == 1 else b"".join(body)
-
-
-def _forget(_: Pending) -> None:
-    """Nobody is there to be told."""
-
-
-def _stay_silent(_: Pending, call: Call) -> None:
-    """That nothing happens is no reason to warn."""
 
 
 def _warn(_: Pending, call: Call) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiopg._core.messages import Answer, Leave
 from aiopg._core.parts import split_parts
-from aiopg.stores._calls import Calls, Pending
+from aiopg.stores._calls import Calls, Pending, forget
 from aiopg.stores.base import Call, Member, Place
 
 __all__ = ["holder", "take_place"]
@@ -42,7 +42,7 @@ async def take_place(
 
     def ended(asked: Pending) -> None:
         if type(asked.outcome) is Answer and not calls.is_lost:
-            calls.submit(Leave, seat, then=_forget)
+            calls.submit(Leave, seat, then=forget)
 
     def leave_behind() -> None:
         if asked.outcome is not None:
@@ -64,7 +64,3 @@ async def take_place(
 
 SEAT = object()
 """Stands for the number of the new seat in a command."""
-
-
-def _forget(_: Pending) -> None:
-    """Whatever it came to, nobody is there to be told."""

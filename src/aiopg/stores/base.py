@@ -24,17 +24,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import Needs, Tag
 from aiopg._core.parts import Parts
-from aiopg.errors import GroupTimeoutError, Outcome, describe_ranks
+from aiopg.errors import GroupTimeoutError, describe_ranks
 from aiopg.stores.keys import Keys
+from aiopg.stores.timed import Places, Timed
 
 __all__ = [
     "FACTS_SECONDS",
@@ -64,8 +63,6 @@ RANKS_LISTED = 32
 
 logger = logging.getLogger("aiopg.group")
 
-Ranks: TypeAlias = "list[int] | tuple[int, ...] | None"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
@@ -82,11 +79,8 @@ class Capabilities:
 
 
 @dataclass(slots=True, eq=False)
-class Call:
-    """One call of a group in progress: its address, its deadline, and how it complains.
-
-    Times are those of the running event loop's clock, in seconds.
-    """
+class Call(Timed[GroupTimeoutError]):
+    """One call of a group in progress: its address, its deadline, and how it complains."""
 
     op: str
     group: str
@@ -97,30 +91,10 @@ class Call:
     started: float
     deadline: float
 
-    def within_deadline(self) -> asyncio.Timeout:
-        """`asyncio.timeout_at` this call's deadline."""
-        # uvloop's timers take no infinity.
-        return asyncio.timeout_at(None if self.deadline == math.inf else self.deadline)
+    def _timeout(self, arrived: Places, missing: Places) -> GroupTimeoutError:
+        return GroupTimeoutError(self.op, self.group, self.tag, self.seq, arrived, missing, self.elapsed)
 
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the call was made."""
-        return self.loop.time() - self.started
-
-    def timed_out(self, arrived: Ranks, missing: Ranks) -> GroupTimeoutError:
-        """The error of a call whose deadline passed."""
-        error = GroupTimeoutError(self.op, self.group, self.tag, self.seq, arrived, missing, self.elapsed)
-        if missing is None:
-            error.outcome = Outcome.UNKNOWN
-        return error
-
-    def withdrawn(self, arrived: Ranks, missing: Ranks) -> GroupTimeoutError:
-        """The same where the store holds no trace of the call."""
-        error = self.timed_out(arrived, missing)
-        error.outcome = Outcome.NOT_APPLIED
-        return error
-
-    def warn(self, arrived: Ranks, missing: Ranks) -> None:
+    def warn(self, arrived: Places, missing: Places) -> None:
         """Log that the call waits for long, and for whom."""
         elapsed = self.elapsed
         logger.warning(
@@ -137,7 +111,7 @@ class Call:
         )
 
 
-def _for_people(ranks: Ranks) -> str:
+def _for_people(ranks: Places) -> str:
     if ranks is None:
         return "unknown"
     return str(list(ranks)) if len(ranks) <= RANKS_LISTED else f"{len(ranks)} ranks: {describe_ranks(ranks)}"

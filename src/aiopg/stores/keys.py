@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
-from aiopg.errors import KeyTimeoutError, Outcome, describe_keys
+from aiopg.errors import KeyTimeoutError, describe_keys
+from aiopg.stores.timed import Places, Timed
 
 __all__ = ["FROM_NOW", "Following", "KeyCall", "KeyEvent", "Keys"]
 
@@ -31,15 +31,10 @@ FROM_NOW = -1
 
 logger = logging.getLogger("aiopg.store")
 
-Places: TypeAlias = "Sequence[int] | None"
-
 
 @dataclass(slots=True, eq=False)
-class KeyCall:
-    """One call on keys in progress: what it is about, its deadline, and how it complains.
-
-    Times are those of the running event loop's clock, in seconds.
-    """
+class KeyCall(Timed[KeyTimeoutError]):
+    """One call on keys in progress: what it is about, its deadline, and how it complains."""
 
     op: str
     keys: tuple[str, ...]
@@ -48,26 +43,14 @@ class KeyCall:
     started: float
     deadline: float
 
-    def within_deadline(self) -> asyncio.Timeout:
-        """`asyncio.timeout_at` this call's deadline."""
-        return asyncio.timeout_at(None if self.deadline == math.inf else self.deadline)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the call was made."""
-        return self.loop.time() - self.started
-
     expected: int | None = None
     """How many are to come to a meeting; None for the other calls."""
 
-    def timed_out(self, arrived: Places, missing: Places) -> KeyTimeoutError:
-        """The error of a call whose deadline passed.
-
-        Places are those of the call's keys, from 0; for a meeting, those of the members that are to come.
-        """
+    def _timeout(self, arrived: Places, missing: Places) -> KeyTimeoutError:
+        # Places are those of the call's keys, from 0; for a meeting, those of the members that are to come.
         known = missing is not None and arrived is not None
         meeting = known and self.expected is not None
-        error = KeyTimeoutError(
+        return KeyTimeoutError(
             self.op,
             self.keys,
             None if missing is None else () if meeting else [self.keys[place] for place in missing],
@@ -76,15 +59,6 @@ class KeyCall:
             self.deadline - self.started,
             self.elapsed,
         )
-        if missing is None:
-            error.outcome = Outcome.UNKNOWN
-        return error
-
-    def withdrawn(self, arrived: Places, missing: Places) -> KeyTimeoutError:
-        """The same where the store holds no trace of the call."""
-        error = self.timed_out(arrived, missing)
-        error.outcome = Outcome.NOT_APPLIED
-        return error
 
     def warn(self, arrived: Places, missing: Places) -> None:
         """Log that the call waits for long, and for what."""
