@@ -21,13 +21,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from aiopg._core.key_messages import FROM_NOW
 from aiopg.errors import KeyTimeoutError, describe_keys
 from aiopg.stores.timed import Places, Timed
 
 __all__ = ["FROM_NOW", "Following", "KeyCall", "KeyEvent", "Keys"]
-
-FROM_NOW = -1
-"""As the revision to follow from: that of the moment in which the store hears of it."""
 
 logger = logging.getLogger("aiopg.store")
 
@@ -42,7 +40,6 @@ class KeyCall(Timed[KeyTimeoutError]):
     loop: asyncio.AbstractEventLoop
     started: float
     deadline: float
-
     expected: int | None = None
     """How many are to come to a meeting; None for the other calls."""
 
