@@ -105,7 +105,7 @@ def test_every_public_method_has_a_docstring(cls: type) -> None:
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
-    """The drawing at the head of errors.py names every error, once, under its base."""
+    """The drawing at the head of the package errors names every error, once, under its base."""
     drawn: dict[str, str] = {}
     bases: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
