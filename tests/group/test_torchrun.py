@@ -46,6 +46,8 @@ def torchrun(directory: Path, what: str, count: int, *options: str, agents: int 
     finally:
         for process in running:
             process.terminate()  # and then it ends its workers
+        for process in running:
+            process.communicate(timeout=50)
     return {rank: json.loads((directory / f"result-{rank}").read_text()) for rank in range(count)}
 
 

@@ -6,6 +6,7 @@ Each worker leaves its result in a file of DIRECTORY.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
 import sys
@@ -17,6 +18,9 @@ import torch.distributed
 from aiopg import AsyncStatelessGroup, StatelessGroup
 
 RANK, WORLD_SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+HANGS_SECONDS = 35
+"""A worker that is still there then says where it is, before the test gives it up."""
+
 HOST, PORT = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 
 
@@ -73,6 +77,7 @@ def fail(agent: Any) -> None:
 
 def main(what: str, results: Path) -> None:
     """Leave the result for the test."""
+    faulthandler.dump_traceback_later(HANGS_SECONDS)
     result = asyncio.run({"meet": meet, "restart": restart}[what]())
     (results / f"result-{RANK}").write_text(json.dumps(result))
 
