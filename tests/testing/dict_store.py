@@ -277,7 +277,9 @@ class DictLink(StoreLink):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(exactly_once=True, survives_restart=False, keys=False, payload_bytes=2**30)
+        return Capabilities(
+            engine="dict", exactly_once=True, survives=(), keys=False, payload_bytes=2**30, death_seconds=0.0
+        )
 
     async def join(self, call: Call, world_size: int, *, ttl: float, takeover: bool = False) -> Member:
         if takeover:

@@ -63,6 +63,8 @@ class Client:
         self.token = token
         """What both ends must prove to know; empty where the store asks for nothing."""
         self.payload_bytes = limits.payload_bytes
+        self.grace = grace
+        """Seconds for which the store is asked to keep the session while no connection carries it."""
         self.pid = 0
         """Process of the store; 0 until opened."""
         self.streams = Session(limits)
@@ -74,7 +76,6 @@ class Client:
         self.on_room: Callable[[], None] | None = None
         self._limits = limits
         self._road = road
-        self._grace = grace
         self._patience = grace
         self._id = b""
         self._secret = b""
@@ -135,12 +136,12 @@ class Client:
         epoch = parse_welcome(welcome).epoch
         if not self._id:
             self._epoch = epoch
-            return Open(b"", b"", self._attempt, 0, self._grace, *who)
+            return Open(b"", b"", self._attempt, 0, self.grace, *who)
         if epoch != self._epoch:
             raise SessionOverError("it was started anew and has nothing of what it had")
         received = self.streams.received
         proof = resume_proof(self._secret, hello, welcome, self._id, self._attempt, received)
-        return Open(self._id, proof, self._attempt, received, self._grace, *who)
+        return Open(self._id, proof, self._attempt, received, self.grace, *who)
 
     def opened(self, connection: ClientConnection, opened: Opened) -> None:
         """The store agrees. Raises `ProtocolError` if it claims to hold what it cannot hold."""

@@ -37,6 +37,7 @@ from aiopg.stores.timed import Places, Timed
 
 __all__ = [
     "FACTS_SECONDS",
+    "LOSSES",
     "WARN_AGAIN_SECONDS",
     "WARN_SECONDS",
     "Body",
@@ -58,6 +59,10 @@ FACTS_SECONDS = 0.08
 WARN_SECONDS = 10.0
 WARN_AGAIN_SECONDS = 30.0
 
+LOSSES = ("connection", "restart", "host", "minority")
+"""What a store can lose: a member's connection to it; its process, which comes back with what it had written; the host
+of a process of it for good, where others take over; any of its hosts but a majority, all at once or one by one."""
+
 RANKS_LISTED = 32
 """A warning lists as many ranks; where there are more it names runs of them. Ten thousand ranks all warn."""
 
@@ -66,16 +71,37 @@ logger = logging.getLogger("aiopg.group")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a kind of store can promise."""
+    """What a kind of store can promise: its capability record."""
 
+    engine: str
+    """What keeps the state: "aiopg", "memory", "redis", "etcd"."""
     exactly_once: bool
     """Every accepted call takes effect once, connections breaking included."""
-    survives_restart: bool
-    """Groups go on after the store's process died and came back."""
+    survives: tuple[str, ...]
+    """What groups go on after, of `LOSSES`; after any other loss their calls raise `StoreLostError`."""
     keys: bool
     """The key API."""
     payload_bytes: int
     """Largest payload."""
+    death_seconds: float
+    """When members whose process or host died are told to the others, at the latest: from the moment when the store
+    hears nothing of them any more."""
+
+    @property
+    def survives_restart(self) -> bool:
+        """Whether groups go on after the store's process died and came back."""
+        return "restart" in self.survives
+
+    def fields(self) -> dict[str, object]:
+        """The record as plain values."""
+        return {
+            "engine": self.engine,
+            "exactly_once": self.exactly_once,
+            "survives": list(self.survives),
+            "keys": self.keys,
+            "payload_bytes": self.payload_bytes,
+            "death_seconds": self.death_seconds,
+        }
 
 
 @dataclass(slots=True, eq=False)

@@ -150,7 +150,14 @@ class MemoryLink(EngineLink):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(exactly_once=True, survives_restart=False, keys=True, payload_bytes=self._payload_bytes)
+        return Capabilities(
+            engine="memory",
+            exactly_once=True,
+            survives=(),
+            keys=True,
+            payload_bytes=self._payload_bytes,
+            death_seconds=0.0,
+        )
 
     async def close(self) -> None:
         if self._closed:

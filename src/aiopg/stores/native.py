@@ -10,6 +10,7 @@ from typing import Self
 from aiopg.address import Address
 from aiopg.client import GRACE_SECONDS, Client, Road, dial, dial_once, take_road
 from aiopg.errors import GroupClosedError, StoreLostError, StoreUnreachableError
+from aiopg.liveness import SWEEP_SECONDS, UNANSWERED_SECONDS
 from aiopg.stores._engine_link import EngineLink
 from aiopg.stores.base import Capabilities
 from aiopg.tls import Encryption, client_context
@@ -23,6 +24,7 @@ class NativeLink(EngineLink):
 
     def __init__(self, client: Client) -> None:
         super().__init__(client.route, client.payload_bytes, client.streams)
+        self._grace = client.grace
         self._client = client
         self._closed = False
         client.on_event = self._calls.received
@@ -107,7 +109,15 @@ class NativeLink(EngineLink):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(exactly_once=True, survives_restart=False, keys=True, payload_bytes=self._payload_bytes)
+        # With a journal groups go on after a restart too, which the store does not tell its members.
+        return Capabilities(
+            engine="aiopg",
+            exactly_once=True,
+            survives=("connection",),
+            keys=True,
+            payload_bytes=self._payload_bytes,
+            death_seconds=UNANSWERED_SECONDS + SWEEP_SECONDS + self._grace,
+        )
 
     async def close(self) -> None:
         if self._closed:
