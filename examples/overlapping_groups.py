@@ -15,15 +15,14 @@ import os
 
 from aiopg import AsyncStatelessGroup
 
-HOST, PORT, RANK = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["RANK"])
-ME = "ABCD"[RANK]
+ME = "ABCD"[int(os.environ["RANK"])]
 
 
 async def form_pair() -> AsyncStatelessGroup | None:
     """A and B are there first."""
     if ME not in "AB":
         return None
-    pair = await AsyncStatelessGroup.create(HOST, PORT, RANK, 2, group="pair")
+    pair = await AsyncStatelessGroup.from_env(world_size=2, group="pair")
     print(f"{ME}: the pair is {''.join(await pair.all_gather(ME))}")
     return pair
 
@@ -39,7 +38,7 @@ async def use_all(
 async def main() -> None:
     """What each of the four does."""
     pair = await form_pair()
-    everyone = await AsyncStatelessGroup.create(HOST, PORT, RANK, 4, group="everyone")
+    everyone = await AsyncStatelessGroup.from_env(group="everyone")
     print(f"{ME}: everyone is {''.join(await everyone.all_gather(ME))}")
 
     # Over the link that is there already; ranks are counted anew: B is 0, D is 1.

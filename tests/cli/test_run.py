@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from aiopg import __version__
+from aiopg import StoreServer, __version__
 from tests.children import has_ended
 
 from .programs import Program, StartAiopg
@@ -76,6 +78,21 @@ def test_the_ranks_meet_by_from_env_and_by_create(start_on_each_loop: StartAiopg
     ).finish()
     assert (code, stderr) == (0, b"")
     assert sorted(stdout.splitlines()) == [b"[%d] crew [0, 1] [0, 1]" % rank for rank in range(2)]
+
+
+async def test_the_ranks_meet_at_a_store_that_runs_already(tmp_path: Path) -> None:
+    """`--store URL` is the AIOPG_URL of all ranks; MASTER_ADDR is set only where a host and port lead to it."""
+    script = "echo $AIOPG_URL $MASTER_ADDR"
+    async with StoreServer() as server, StoreServer(path=str(tmp_path / "store")) as nearby:
+        for store, told in ((server, f"{server.address} 127.0.0.1"), (nearby, nearby.address)):
+            program = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "aiopg", "run", "-n", "2", "--store", store.address, "--", "sh", "-c", script,
+                env={name: value for name, value in os.environ.items() if name != "MASTER_ADDR"},
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            )  # fmt: skip
+            said, _ = await program.communicate()
+            assert program.returncode == 0
+            assert sorted(said.decode().splitlines()) == [f"[{rank}] {told}" for rank in range(2)]
 
 
 def test_it_may_run_inside_of_other_launchers(start: StartAiopg, monkeypatch: pytest.MonkeyPatch) -> None:

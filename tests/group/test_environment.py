@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aiopg import AsyncStatelessGroup
 from aiopg.group._environment import Environment, read_environment
 from aiopg.group._launchers import first_host
 
@@ -181,3 +182,11 @@ def test_what_is_no_list_of_hosts_is_refused(nodes: str) -> None:
     """Rather than that a wrong host is waited for."""
     with pytest.raises(ValueError, match="no list of hosts"):
         first_host(nodes)
+
+
+async def test_what_is_passed_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank and world_size too: the first two of four ranks form a group of their own."""
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "AIOPG_URL": "memory://wins", "AIOPG_GROUP": "all"}.items():
+        monkeypatch.setenv(name, value)
+    async with await AsyncStatelessGroup.from_env(rank=0, world_size=1, group="own") as group:
+        assert (group.rank, group.world_size, group.name) == (0, 1, "own")

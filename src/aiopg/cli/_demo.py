@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING
 import anyio
 
 from aiopg.cli._demo_check import STEPS, Step, table
-from aiopg.cli._demo_rank import NOTE, Seen
-from aiopg.cli._run import count
+from aiopg.cli._demo_rank import NOTE, Seen, stage_of
+from aiopg.cli._run import BAD_ARGUMENT, count
 from aiopg.cli._team import Team, rank_environment
-from aiopg.errors import AiopgError
+from aiopg.cli._venue import Venue, add_store_option, venue
+from aiopg.errors import AiopgError, AuthenticationError, StoreUnreachableError
 from aiopg.group import AsyncStatelessGroup
-from aiopg.server import StoreServer
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -38,6 +39,7 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "Takes a few seconds; the exit code is 0 if every rank saw what it should.",
     )
     parser.add_argument("-n", type=several, default=4, metavar="N", help="how many processes, 2 or more (%(default)s)")
+    add_store_option(parser)
     parser.set_defaults(command=demo)
 
 
@@ -51,22 +53,32 @@ def several(text: str) -> int:
 
 async def demo(options: argparse.Namespace) -> int:
     """Show it; returns the exit code."""
+    try:
+        async with venue(options.store) as place:
+            # At a store that others use too, another demo may be on.
+            group = "demo" if options.store is None else f"demo-{os.getpid()}"
+            return await show(place, options.n, group)
+    except (AuthenticationError, StoreUnreachableError, ValueError) as error:
+        print(f"aiopg demo: {error}", file=sys.stderr)
+        return BAD_ARGUMENT
+
+
+async def show(place: Venue, n: int, group: str) -> int:
+    """Show it at this store; returns the exit code."""
     started = time.monotonic()
-    n: int = options.n
-    async with StoreServer() as server:
-        print(
-            f"{n} processes form a group. They meet at the store {server.address}; that is all they are told.\n"
-            "A line that begins with [1] comes from rank 1.",
-            flush=True,
-        )
-        places = [rank_environment(server.address, rank, n, "demo") for rank in range(n)]
-        team = Team("aiopg demo", [sys.executable, "-c", RANK_PROGRAM], places, server.process_ended)
-        narrator = Narrator(server.address, n)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(narrator.narrate)
-            code = await team.run()
-            if code:
-                tasks.cancel_scope.cancel()
+    print(
+        f"{n} processes form a group. They meet at the store {place.url}; that is all they are told.\n"
+        "A line that begins with [1] comes from rank 1.",
+        flush=True,
+    )
+    places = [rank_environment(place.url, rank, n, group) for rank in range(n)]
+    team = Team("aiopg demo", [sys.executable, "-c", RANK_PROGRAM], places, place.on_end)
+    narrator = Narrator(place.url, n, stage_of(group))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(narrator.narrate)
+        code = await team.run()
+        if code:
+            tasks.cancel_scope.cancel()
     if code:
         return code
     return narrator.conclude(time.monotonic() - started)
@@ -75,9 +87,10 @@ async def demo(options: argparse.Namespace) -> int:
 class Narrator:
     """Tells what the ranks report, step by step. It is one more rank, of a group that overlaps theirs."""
 
-    def __init__(self, url: str, n: int) -> None:
+    def __init__(self, url: str, n: int, stage: str) -> None:
         self._url = url
         self._n = n
+        self._stage = stage
         self._reports: list[list[Seen]] = []
         self._error: AiopgError | None = None
         self._unheard: BrokenPipeError | None = None
@@ -86,7 +99,7 @@ class Narrator:
         """Print every step as the ranks tell it. What goes wrong is kept for `conclude`."""
         try:
             async with await AsyncStatelessGroup.connect(
-                self._url, rank=self._n, world_size=self._n + 1, group="stage", store_timeout=LONGEST
+                self._url, rank=self._n, world_size=self._n + 1, group=self._stage, store_timeout=LONGEST
             ) as stage:
                 for number, step in enumerate(STEPS, 1):
                     self._reports.append(await self._tell(stage, number, step))

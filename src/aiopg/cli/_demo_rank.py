@@ -1,6 +1,6 @@
 """What one rank of `aiopg demo` does: a process of its own, started by it.
 
-After each step the rank tells the narrator (the last rank of the group "stage") what it saw and how long it took.
+After each step the rank tells the narrator (the last rank of the group on the stage) what it saw and how long it took.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aiopg.errors import AiopgError, GroupTimeoutError
 from aiopg.group import AsyncStatelessGroup
 from aiopg.loops import fast_loop
 
-__all__ = ["NEWS", "NOTE", "Seen", "main"]
+__all__ = ["NEWS", "NOTE", "Seen", "main", "stage_of"]
 
 NEWS = "weights version 7 is live"
 NOTE = "note"
@@ -40,6 +40,11 @@ class Seen(NamedTuple):
     saw: Any
     says: str
     seconds: float
+
+
+def stage_of(group: str) -> str:
+    """Name of the group of all ranks and the narrator."""
+    return f"{group}-stage"
 
 
 async def all_gather(group: AsyncStatelessGroup) -> Seen:
@@ -109,7 +114,7 @@ async def play() -> None:
     """All steps in order."""
     async with (
         await AsyncStatelessGroup.from_env() as group,
-        AsyncStatelessGroup(group.rank, group.world_size + 1, group.store, group="stage") as stage,
+        AsyncStatelessGroup(group.rank, group.world_size + 1, group.store, group=stage_of(group.name)) as stage,
     ):
         narrator = group.world_size
         for step in (all_gather, broadcast, barrier, ring):

@@ -155,19 +155,20 @@ class Team:
 
 
 def rank_environment(url: str, rank: int, world_size: int, group: str | None = None) -> dict[str, str]:
-    """The whole environment of a rank: for `from_env()`, and for `create()` at MASTER_ADDR and MASTER_PORT."""
-    address = Address.parse(url)
+    """The whole environment of a rank: for `from_env()`; and where the store is one of ours over TCP, for `create()` at
+    MASTER_ADDR and MASTER_PORT."""
     place = {
         "RANK": str(rank),
         "WORLD_SIZE": str(world_size),
         "LOCAL_RANK": str(rank),
         "LOCAL_WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": address.host,
-        "MASTER_PORT": str(address.port),
         "AIOPG_URL": url,
         # Where torchrun started us, its own store is not at this address.
         "TORCHELASTIC_USE_AGENT_STORE": "False",
     }
+    if url.startswith("aiopg:"):
+        address = Address.parse(url)
+        place |= {"MASTER_ADDR": address.host, "MASTER_PORT": str(address.port)}
     if group is not None:
         place["AIOPG_GROUP"] = group
     # A line is worth most when it is printed, and a pipe would make Python hold it back.

@@ -216,9 +216,10 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
         options.setdefault("group", env.group)
         if env.timeout is not None:
             options.setdefault("store_timeout", env.timeout)
+        options = {"rank": env.rank, "world_size": env.world_size} | options
         if env.url is not None:
-            return await cls.connect(env.url, rank=env.rank, world_size=env.world_size, **options)
-        return await cls.create(env.host, env.port, env.rank, env.world_size, **options)
+            return await cls.connect(env.url, **options)
+        return await cls.create(env.host, env.port, **options)
 
     async def _enter(self, deadline: float, takeover: bool = False) -> None:
         """Join by `deadline`, or let go of everything."""
