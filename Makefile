@@ -2,17 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BENCH ?=
-LOGIC := tests/core tests/codec tests/fuzz tests/simulation
+LOGIC := tests/core tests/codec tests/fuzz tests/simulation tests/stores
+SCREENS := tests/screens
 VLLM := benchmarks/.peers/vllm-0.33.0
 
-.PHONY: help demo test test-logic test-world test-tls test-over-tls test-over-mutual-tls check lint types layers docs
+.PHONY: help demo test test-logic test-world test-screens test-tls test-over-tls test-over-mutual-tls check lint types layers docs
 .PHONY: bench bench-quick bench-page bench-strangers bench-large bench-scale simulate chaos crash fuzz clean
 
 help:
 	@echo "make demo         real processes form a group and exchange objects"
 	@echo "make test         all tests"
+	@echo "make test-screens what is seen in a browser and in a terminal (needs chromium, chromium-driver and tmux)"
 	@echo "make test-tls     the tests of many processes once more, over TLS and over mutual TLS"
-	@echo "make check        ruff, mypy --strict, import-linter, all tests, test-tls"
+	@echo "make check        ruff, mypy --strict, import-linter, all tests, test-screens, test-tls"
 	@echo "make docs         the documentation as a site in build/docs, warnings as errors"
 	@echo "make simulate     50,000 seeds of the simulator (SEEDS=A-B for others)"
 	@echo "make chaos        1,000 broken connections under load; the long tests of liveness"
@@ -43,7 +45,11 @@ test-logic: .venv/.ready
 	nice $(BIN)/python -X dev -m pytest $(LOGIC) > build/test-logic.txt 2>&1; ended=$$?; cat build/test-logic.txt; exit $$ended
 
 test-world: .venv/.ready $(VLLM)
-	$(BIN)/python -X dev -m pytest $(LOGIC:%=--ignore=%)
+	$(BIN)/python -X dev -m pytest $(LOGIC:%=--ignore=%) $(SCREENS:%=--ignore=%)
+
+# Apart, as a browser is no Python package: whoever has none runs the other tests all the same.
+test-screens: .venv/.ready
+	$(BIN)/python -X dev -m pytest $(SCREENS)
 
 # The Python files of vLLM, with which its users' programs are tested: the wheel has 340 MB and is fetched once.
 $(VLLM): .venv/.ready
@@ -76,7 +82,7 @@ types: .venv/.ready
 layers: .venv/.ready
 	$(BIN)/lint-imports
 
-check: lint types layers test test-tls
+check: lint types layers test test-screens test-tls
 
 .venv/.docs: .venv/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
