@@ -48,8 +48,7 @@ from aiopg.server import StoreServer
 from aiopg.sync import StatelessGroup, Store
 from aiopg.tls import Tls
 from aiopg.tokens import Token
-
-__version__ = "0.1.0"
+from aiopg.version import __version__
 
 __all__ = [
     # groups

@@ -6,11 +6,12 @@ import asyncio
 import importlib
 import inspect
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-__all__ = ["LoopThread", "fast_loop"]
+__all__ = ["LoopThread", "clock_of", "fast_loop"]
 
 T = TypeVar("T")
 
@@ -28,6 +29,11 @@ def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return factory
+
+
+def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The clock of a loop's timers, as fine as it is to be had: uvloop's counts whole milliseconds."""
+    return time.monotonic if type(loop).__module__.partition(".")[0] == "uvloop" else loop.time
 
 
 class LoopThread:

@@ -25,6 +25,7 @@ from aiopg._core.messages import (
     Tag,
     Take,
     TakeBack,
+    Trace,
     Vacate,
     Withdrawn,
     unpack_error,
@@ -76,7 +77,7 @@ class Cluster:
 
     def lose(self, member: Member, reason: str = "its connection ended") -> None:
         """A member's session is over."""
-        self.file(self.engine.end_session(member.session, reason))
+        self.file(self.engine.end_session(member.session, reason, self.now))
 
     def confirm(self, ticket: Ticket) -> None:
         """The session of this answered call acknowledges its answer."""
@@ -197,6 +198,9 @@ class Member:
 
     def status(self) -> Ticket:
         return self.cluster.say(self.session, Status(self.cluster.number()))
+
+    def trace(self, after: int = 0, most: int = 2000, group: str = "") -> Ticket:
+        return self.cluster.say(self.session, Trace(self.cluster.number(), after, most, group))
 
     def inquire(self, about: Ticket) -> Ticket:
         return self.cluster.say(self.session, Inquire(self.cluster.number(), about.call))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from aiopg._core.engine import SWEEP_SECONDS_LEAST, Engine
@@ -47,6 +49,7 @@ def test_a_status_describes_everything() -> None:
     b.leave()
     status = a.status().value
     (group,) = status.pop("groups")
+    assert status.pop("limits") == asdict(Limits())
     assert status == {"pid": 1, "rounds": 1, "bytes": 0, "members": 2, "keys": NO_KEYS, "lobbies": []}
     assert group["members"] == {0: "pid 0", 2: "pid 2"}
     assert group["gone"] == {1: "it left the group"}
@@ -227,6 +230,7 @@ def test_a_ticket_tells_plain_values() -> None:
         "members": 0,
         "keys": NO_KEYS,
         "lobbies": [],
+        "limits": asdict(Limits()),
     }
 
 

@@ -28,10 +28,12 @@ from aiopg._core.messages import (
     Tag,
     Take,
     TakeBack,
+    Trace,
     Vacate,
     unpack_error,
 )
 from aiopg._core.parts import join_parts
+from aiopg._core.recorder import Recorder
 
 SESSIONS = ("s", "t", "u", "v")
 TAGS: tuple[Tag, ...] = (0, 0, 0, 1, "t", "x" * 70)
@@ -45,6 +47,7 @@ class Chaos:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.engine = Engine(Limits(waiting_calls=12, groups=6, seats=5, mailbox_messages=4, open_rounds=9), {})
+        self.engine.observe(Recorder(64, 0.0))
         self.now = 0.0
         self.last_call = 0
         self.trace: list[object] = []
@@ -138,6 +141,7 @@ class Chaos:
                 lambda: self.join(session, call, chance.randrange(4)),
                 lambda: Leave(call, seat) if chance.random() < 0.05 else Expire(call, seat),
                 lambda: Vacate(call, chance.randrange(4)) if chance.random() < 0.1 else Status(call),
+                lambda: Trace(call, chance.randrange(-9, 99), chance.randrange(9), chance.choice(("", "g0", "g1"))),
                 lambda: Abort(call, seat, "no") if chance.random() < 0.01 else Status(call),
                 lambda: Put(call, seat, rank, tag, body),
                 lambda: Put(call, seat, rank, tag, body),

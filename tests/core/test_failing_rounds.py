@@ -136,7 +136,7 @@ def test_a_rank_that_is_lost_fails_what_needs_it() -> None:
     calls += [b.scatter(2, number=7)]
     for call in calls:
         assert isinstance(call.error, PeerLostError)
-        assert call.error.fields() == {"group": "g", "ranks": (2,), "reason": "killed"}
+        assert call.error.fields() == {"group": "g", "ranks": (2,), "reason": "killed", "trace": ()}
     assert [a.gather(1, b"x", 4).answer, a.scatter(0, [b"1"] * 3, 5).answer] == [b"", b"1"]
 
 
@@ -182,7 +182,7 @@ def test_all_the_dead_that_are_missing_are_named() -> None:
     a, b, c = cluster.group(3)
     b.leave()
     cluster.lose(c, "killed")
-    assert a.barrier().error.fields() == {"group": "g", "ranks": (1, 2), "reason": "it left the group"}
+    assert a.barrier().error.fields() == {"group": "g", "ranks": (1, 2), "reason": "it left the group", "trace": ()}
     assert cluster.is_idle
 
 

@@ -15,6 +15,7 @@ from aiopg.errors import (
     PayloadTooLargeError,
     PeerLostError,
     ProtocolError,
+    RankConflictError,
     StoreFullError,
     UsageError,
 )
@@ -286,6 +287,18 @@ def test_a_takeover_that_lets_the_others_form_anew_has_its_seat() -> None:
     assert join.waits
     assert [place(member.ticket)[:2] for member in (b, c)] == [(0, 2), (1, 2)]
     assert isinstance(a.say(Leave(cluster.number(), 1)).error, FencedError)
+
+
+def test_a_takeover_that_would_come_to_the_next_life_and_find_its_rank_held_puts_nobody_out() -> None:
+    """As long as the members of the old life have not left it, the rank is held in both."""
+    cluster, (a, b) = formed(2)
+    a.reform()
+    b.reform()
+    again = [a.say(Reform(cluster.number(), 1, 7, 100.0, "a", (b"",)))]
+    join = cluster.say("other", Join(cluster.number(), 1, "g", 0, 2, 100.0, "the other", True))
+    assert isinstance(join.error, RankConflictError)
+    again.append(b.say(Reform(cluster.number(), 1, 7, 100.0, "b", (b"",))))
+    assert [place(ticket)[:2] for ticket in again] == [(0, 2), (1, 2)]
 
 
 def test_a_session_asks_for_no_more_places_than_it_may_have() -> None:

@@ -140,7 +140,7 @@ def test_what_the_dead_sent_can_be_taken_and_then_its_death_is_told() -> None:
     a.put(1, b"last words")
     waiting = c.take(0)
     a.cluster.lose(a, "killed")
-    assert waiting.error.fields() == {"group": "g", "ranks": (0,), "reason": "killed"}
+    assert waiting.error.fields() == {"group": "g", "ranks": (0,), "reason": "killed", "trace": ()}
     assert b.take(0).answer == b"last words"
     assert isinstance(b.take(0).error, PeerLostError)
 

@@ -114,12 +114,12 @@ def add_again_on_resume() -> Iterator[None]:
         add(space, session, command, now)
         last[id(space.replies), session] = space, command
 
-    def add_again(self: Engine, session: Any) -> Any:
+    def add_again(self: Engine, session: Any, *now: Any) -> Any:
         space, command = last.pop((id(self._replies), session), (None, None))
         if space is not None and command is not None and command.key in space.values:
             held = int(space.values.get(command.key) or 0)
             space.values.change(command.key, b"%d" % (held + command.amount))
-        return back(self, session)
+        return back(self, session, *now)
 
     with mock.patch.dict(requests.REQUESTS, {AddKey: add_and_remember}), patched(Engine, back=add_again):
         yield

@@ -148,10 +148,10 @@ def _sessions(wrap: Callable[..., None], counts: Counter[str]) -> None:
 
 
 def _settling(wrap: Callable[..., None], counts: Counter[str]) -> None:
-    def withdrawn(original: Any, self: Replies, waiting: Any, facts: Any) -> None:
+    def withdrawn(original: Any, self: Replies, waiting: Any, *told: Any) -> None:
         counts["an arrival withdrawn in time"] += isinstance(waiting, Arrival)
         counts["a queued joiner gave up"] += isinstance(waiting, Queued)
-        original(self, waiting, facts)
+        original(self, waiting, *told)
 
     async def decided_before(original: Any, self: EngineMember, *args: Any) -> Any:
         try:

@@ -56,6 +56,7 @@ from aiopg._core.messages import (
     Status,
     Take,
     TakeBack,
+    Trace,
     Vacate,
     Void,
     Watch,
@@ -82,6 +83,8 @@ NAMES = join_parts([b"key", "é".encode()])
 TWO_KEYS = join_parts([b"key", b"v1", b"empty", b""])
 PLACE = bytes.fromhex("00000000000000020000000000000001")  # rank 0 of 2, incarnation 1
 RANK_7 = bytes.fromhex("81a472616e6b07")  # {"rank": 7}, as the codec writes it
+
+HAPPENING = [12, 7.25, "lost", "default", 1, 0, "", 0, -1, "its process 4711 ended"]
 
 about = (
     "Frames. A field that is bytes is hexadecimal, a float that JSON has no number for is a text, a tag is a number or "
@@ -128,6 +131,8 @@ CASES: list[tuple[str, int, int, Message]] = [
     ("expire", 6, 5, Expire(6, 1)),
     ("status", 7, 6, Status(7)),
     ("watch", 8, 7, Watch(8, 1, 0)),
+    ("what happened on the store", 9, 8, Trace(9, 0, 2000, "")),
+    ("what happened lately in a group", 9, 8, Trace(9, -100, 100, "é")),
     ("in the place of a call that was given up", 9, 7, Void(9)),
     ("the answer to a join", 1, 1, Answer(1, False, pack_value(1))),
     ("the answer to a put", 3, 3, Answer(3, False)),
@@ -135,9 +140,12 @@ CASES: list[tuple[str, int, int, Message]] = [
     ("the answer to a barrier, to be acknowledged at once", 2, 2, Answer(2, True)),
     ("the answer to an all_gather", 2, 2, Answer(2, False, join_parts([RANK_7, b"\x08"]))),
     ("a call failed", 2, 2, Failed(2, pack_error(PeerLostError("default", [1], "it left the group")))),
+    ("a call failed, and what happened before", 2, 2, Failed(2, pack_error(PeerLostError("g", [1], "so", ["now"])))),
     ("a join failed", 1, 1, Failed(1, pack_error(RankConflictError("default", 0, "pid 4711 on host-a")))),
     ("withdrawn", 3, 3, Withdrawn(2, pack_value(([0], [1])))),
+    ("withdrawn, and what happened before", 3, 3, Withdrawn(2, pack_value(([0], [1], ["2.0 s ago: rank 1 left: so"])))),
     ("withdrawn before the store had it", 9, 9, Withdrawn(9, pack_value((None, None)))),
+    ("the answer to a trace", 9, 9, Answer(9, False, pack_value([1.5e9, 7.5, 12, [HAPPENING], 3]))),
     ("the answer to an enlist", 1, 1, Answer(1, False, (PLACE, *TWO_PARTS))),
     ("set a key", 3, 2, SetKeys(3, STORE, 1, 10.0, True, join_parts([b"key", b"v1"]))),
     ("set two keys of a group that go with their member", 3, 2, SetKeys(3, 1, 2, math.inf, False, TWO_KEYS)),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, TypeAlias, cast
 
 from aiopg._core.frames import body_size
@@ -39,11 +40,13 @@ from aiopg._core.messages import (
     Status,
     Take,
     TakeBack,
+    Trace,
     Vacate,
     Void,
     Watch,
     pack_value,
 )
+from aiopg._core.recorder import BOUNDS, Excerpt, Recorder
 from aiopg._core.replies import Replies, SessionId
 from aiopg._core.scopes import ANY_GROUP, Scope, allows
 from aiopg.errors import (
@@ -71,10 +74,12 @@ class Engine:
         """`about`: plain values that the shell wants in every description of this store (its pid, its version)."""
         self._limits = limits
         self._replies = Replies(limits.waiting_calls)
-        self._groups = Groups(limits, self._replies)
+        recorder = Recorder()  # records nothing
+        self._groups = Groups(limits, self._replies, recorder)
         self._membership = Membership(self._groups, limits, self._replies)
         self._swept = 0.0
         self.complete(about)
+        self.observe(recorder)
 
     def complete(self, about: Mapping[str, object]) -> None:
         """Give the engine what is not state, and so in no snapshot."""
@@ -98,8 +103,16 @@ class Engine:
             Expire: self._expire,
             Watch: self._watch,
             Status: self._status,
+            Trace: self._trace,
             **dict.fromkeys(REQUESTS, self._on_keys),
         }
+
+    def observe(self, recorder: Recorder, sessions: Callable[[], int] | None = None) -> None:
+        """From here on what happens is recorded there. `sessions`: how many there are, for descriptions."""
+        self._recorder = self._groups.recorder = recorder
+        self._sessions = sessions
+        for incarnation in self._groups:
+            incarnation.observe(recorder)
 
     # ------------------------------------------------------------------------------------------------- inputs
 
@@ -115,6 +128,7 @@ class Engine:
         handler = self._handlers.get(type(command))
         if handler is None:
             raise ProtocolError(f"a store takes no {type(command).__name__}")
+        self._recorder.now = now
         try:
             handler(session, command, now)
         except AiopgError as error:
@@ -126,19 +140,41 @@ class Engine:
         self._replies.confirm(session, call)
         return self._replies.drain()
 
-    def away(self, session: SessionId) -> None:
-        """No connection carries the session; it may come back. Who wants its ranks waits to see whether it does."""
-        self._membership.away.add(session)
+    def away(self, session: SessionId, now: float | None = None) -> None:
+        """No connection carries the session; it may come back. Who wants its ranks waits to see whether it does.
 
-    def back(self, session: SessionId) -> Events:
+        `now`, here and in the next two: for the recorder alone; without it, the time of the last input that had one.
+        """
+        self._at(now)
+        self._membership.leave_away(session)
+
+    def rival(self, session: SessionId, join: Join) -> SessionId | None:
+        """Which other session holds the rank that a joiner would be refused for; None: it will not be for that."""
+        try:
+            holder = None if join.takeover else self._groups.holder(join)
+        except AiopgError:
+            return None  # another world_size, which `apply` says
+        return None if holder is None or holder.session == session else holder.session
+
+    def is_away(self, session: SessionId) -> bool:
+        """Whether `away` was said of the session last, and not `back`."""
+        return session in self._membership.away
+
+    def back(self, session: SessionId, now: float | None = None) -> Events:
         """A connection carries the session again."""
+        self._at(now)
         self._membership.back(session)
         return self._replies.drain()
 
-    def end_session(self, session: SessionId, reason: str) -> Events:
+    def end_session(self, session: SessionId, reason: str, now: float | None = None) -> Events:
         """A session is over: its members are gone from their groups, for the `reason` given."""
+        self._at(now)
         self._membership.end_session(session, reason)
         return self._replies.drain()
+
+    def _at(self, now: float | None) -> None:
+        if now is not None:
+            self._recorder.now = now
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due, or None while nothing can expire."""
@@ -158,7 +194,7 @@ class Engine:
 
     def handle_timer(self, now: float) -> Events:
         """Drop what is past its time."""
-        self._swept = now
+        self._swept = self._recorder.now = now
         for incarnation in self._groups:
             incarnation.mailboxes.expire(now)
             incarnation.rounds.expire(now)
@@ -171,6 +207,15 @@ class Engine:
     # -------------------------------------------------------------------------------------------------- state
 
     @property
+    def last_number(self) -> int:
+        """Number of the last incarnation that began."""
+        return self._groups.last_number
+
+    def begin_after(self, number: int) -> None:
+        """The first incarnation has a larger number than this: those up to it were of an earlier life of the store."""
+        self._groups.begin_after(number)
+
+    @property
     def members(self) -> int:
         """Seats taken, in all groups."""
         return sum(len(seats) for seats in self._membership.seats.values())
@@ -180,17 +225,48 @@ class Engine:
         """Whether no seat is taken in any group, and nobody waits for one that is to form."""
         return self._membership.is_vacant
 
-    def describe(self, scope: Scope = ANY_GROUP) -> dict[str, object]:
-        """State for people, plain values only; what may be seen in that scope."""
+    def describe(self, scope: Scope = ANY_GROUP, now: float | None = None) -> dict[str, object]:
+        """State for people, plain values only; what may be seen in that scope.
+
+        `now`: without it, ages are those at the last input that had one.
+        """
+        self._at(now)
         seen = [incarnation for incarnation in self._groups if allows(scope, incarnation.name)]
         common, sees_all = self._groups.common.keys, scope == ANY_GROUP
         return self._about | {
-            "groups": [incarnation.describe() for incarnation in seen],
+            "groups": [incarnation.describe(self._membership.away) for incarnation in seen],
             "rounds": sum(len(incarnation.rounds) for incarnation in seen),
             "bytes": sum(incarnation.bytes for incarnation in seen) + (common.bytes if sees_all else 0),
             "members": sum(len(incarnation.seats) for incarnation in seen),
             "lobbies": self._membership.lobbies.describe(scope),
             "keys": common.describe() if sees_all else dict(NO_KEYS),
+            "limits": asdict(self._limits),
+            **self._recorded(seen, sees_all),
+        }
+
+    def excerpt(
+        self, after: int, most: int, group: str = "", scope: Scope = ANY_GROUP, now: float | None = None
+    ) -> Excerpt:
+        """What was recorded, see `Recorder.excerpt`; what may be seen in that scope."""
+        self._at(now)
+        return self._recorder.excerpt(after, most, group, scope)
+
+    def _recorded(self, seen: list[Incarnation], sees_all: bool) -> dict[str, object]:
+        """What is known while a recorder is on."""
+        recorder = self._recorder
+        if not recorder.is_on:
+            return {}
+        trails = [incarnation.trail for incarnation in seen]
+        told: dict[str, object] = {"now": recorder.now, "uptime": recorder.now - recorder.began}
+        if not sees_all:
+            rounds, messages = sum(trail.rounds for trail in trails), sum(trail.messages for trail in trails)
+            return told | {"done": {"rounds": rounds, "messages": messages}}
+        took = {"bounds": BOUNDS, "counts": tuple(recorder.took), "sum": recorder.seconds}
+        return told | {
+            "done": {"rounds": recorder.totals["done"], "messages": recorder.totals["put"]},
+            "sessions": self._sessions() if self._sessions is not None else 0,
+            "totals": dict(recorder.totals),
+            "round_seconds": took,
         }
 
     # ------------------------------------------------------------------------------------------------ messages
@@ -199,8 +275,10 @@ class Engine:
         call, number, dst, tag, body = put
         seat = self._working_seat(session, number, tag)
         incarnation = seat.incarnation
+        seat.heard = now
         if dst not in incarnation.seats and (absent := incarnation.absent(dst)) is not None:
-            raise absent
+            self._replies.fail_now(session, call, absent, incarnation.trail.lines("lost", (), tuple))
+            return
         incarnation.check_room(body_size(body))
         try:
             incarnation.mailboxes.put((seat.rank, dst, tag), body, call, now + seat.ttl)
@@ -219,6 +297,7 @@ class Engine:
         _, number, src, tag, _ = take
         seat = self._working_seat(session, number, tag)
         incarnation = seat.incarnation
+        seat.heard = now
         gone = None if src in incarnation.seats else incarnation.absent(src)
         incarnation.mailboxes.take(session, take, (src, seat.rank, tag), now, gone)
 
@@ -228,6 +307,7 @@ class Engine:
         _, number, tag, _, _, root, _, needs, _, body = arrive
         seat = self._working_seat(session, number, tag)
         incarnation = seat.incarnation
+        seat.heard = now
         if needs == Needs.ROOT and not 0 <= root < incarnation.world_size:
             raise UsageError(f"root must be 0 to {incarnation.world_size - 1}, not {root}")
         if not Needs.NOTHING <= needs <= Needs.ALL_TOLD:
@@ -268,8 +348,9 @@ class Engine:
         if waiting is None:
             return  # it has had its event already
         facts = waiting.facts()
+        lines = waiting.lines(facts[1])
         if waiting.withdraw():
-            self._replies.withdrawn(waiting, facts)
+            self._replies.withdrawn(waiting, facts, lines)
             if isinstance(waiting, Seat):
                 self._membership.withdrawn(session, waiting)
 
@@ -296,5 +377,13 @@ class Engine:
 
     def _status(self, session: SessionId, status: Status, now: float) -> None:
         self._replies.answer_now(
-            session, status.call, pack_value(self.describe(self._membership.scopes.get(session, ANY_GROUP)))
+            session, status.call, pack_value(self.describe(self._membership.scopes.get(session, ANY_GROUP), now))
         )
+
+    def _trace(self, session: SessionId, trace: Trace, now: float) -> None:
+        _, after, most, group, _ = trace
+        scope = self._membership.scopes.get(session, ANY_GROUP)
+        if group and not allows(scope, group):
+            raise AuthenticationError("", f"this member's token is not for group {group!r:.200}")
+        told = self.excerpt(after, most, group, scope)
+        self._replies.answer_now(session, trace.call, pack_value(told.fields()))

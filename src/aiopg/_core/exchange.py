@@ -89,18 +89,18 @@ class Exchange:
         for _ in range(count):
             self._deliver(self.engine.confirm(line.id, line.receipts.popleft()[1]))
 
-    def away(self, line: Line) -> None:
-        """Nothing carries the session any more; it may come back."""
-        self.engine.away(line.id)
+    def away(self, line: Line, now: float | None = None) -> None:
+        """Nothing carries the session any more; it may come back. `now`: see `Engine.away`."""
+        self.engine.away(line.id, now)
 
-    def back(self, line: Line) -> None:
+    def back(self, line: Line, now: float | None = None) -> None:
         """Something carries it again."""
-        self._deliver(self.engine.back(line.id))
+        self._deliver(self.engine.back(line.id, now))
 
-    def end(self, line: Line, reason: str) -> None:
+    def end(self, line: Line, reason: str, now: float | None = None) -> None:
         """A session is over, for the `reason` given."""
         if self.lines.pop(line.id, None) is not None:
-            self._deliver(self.engine.end_session(line.id, reason))
+            self._deliver(self.engine.end_session(line.id, reason, now))
 
     def handle_timer(self, now: float) -> None:
         """Let what is past its time expire (see `Engine.next_deadline`)."""

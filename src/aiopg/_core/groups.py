@@ -24,7 +24,7 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from copy import copy
 
 from aiopg._core.frames import Body
@@ -33,6 +33,7 @@ from aiopg._core.keys import NO_KEYS, Space
 from aiopg._core.limits import Limits
 from aiopg._core.mailboxes import Mailboxes
 from aiopg._core.messages import Join, pack_value
+from aiopg._core.recorder import Recorder, Trail
 from aiopg._core.replies import Replies, SessionId, Waiting
 from aiopg._core.rounds import Rounds
 from aiopg.errors import (
@@ -55,7 +56,7 @@ would cost each call, and the total need not be exact."""
 class Seat(Waiting):
     """One rank's place in one incarnation; waits as a call until the incarnation is complete."""
 
-    __slots__ = ("holder", "incarnation", "rank", "ttl", "used")
+    __slots__ = ("heard", "holder", "incarnation", "joined", "rank", "ttl", "used")
 
     def __init__(self, session: SessionId, join: Join, incarnation: Incarnation) -> None:
         super().__init__(session, join.seat, join.call)
@@ -64,6 +65,9 @@ class Seat(Waiting):
         self.ttl = join.ttl
         self.holder = join.holder
         self.used = False  # whether its member has made a call in the group
+        self.joined = incarnation.groups.recorder.now
+        self.heard = math.nan
+        """When its member last put, took or arrived; NaN before that, and where it is not known."""
 
     def facts(self) -> tuple[list[int], list[int]]:
         taken = self.incarnation.seats
@@ -73,6 +77,9 @@ class Seat(Waiting):
         if self.incarnation.known is None:
             self.incarnation.known = super().told_facts()
         return self.incarnation.known
+
+    def lines(self, missing: Sequence[int]) -> tuple[str, ...]:
+        return self.incarnation.trail.lines("join", (), self.incarnation.came)
 
     def withdraw(self) -> bool:
         self.incarnation.groups.unseat(self)
@@ -96,6 +103,9 @@ class Queued(Waiting):
 
     def facts(self) -> tuple[list[int], list[int]]:
         return [], [self.join.rank]
+
+    def lines(self, missing: Sequence[int]) -> tuple[str, ...]:
+        return self.holder.incarnation.trail.lines("queued", missing, tuple)
 
     def withdraw(self) -> bool:
         self._queue.remove(self)
@@ -125,10 +135,21 @@ class Incarnation:
         """When a member last asked to drop what has expired."""
         self.tallied = 0
         """Of `bytes`, what the store's total counts."""
-        self.mailboxes = Mailboxes(name, groups.limits, groups.replies)
-        self.rounds = Rounds(name, world_size, groups.limits, groups.replies)
+        self.trail = Trail(groups.recorder, name, number, self.seats)
+        self.mailboxes = Mailboxes(name, groups.limits, groups.replies, self.trail)
+        self.rounds = Rounds(name, world_size, groups.limits, groups.replies, self.trail)
         self.keys: Space | None = None
         """Its key space, once a member has asked for it."""
+
+    def observe(self, recorder: Recorder) -> None:
+        """See `Engine.observe`."""
+        self.trail = self.mailboxes.trail = Trail(recorder, self.name, self.number, self.seats)
+        self.rounds.observe(self.trail)
+
+    def came(self) -> Iterator[tuple[float, str]]:
+        """When each rank joined, the last one first; for people."""
+        for rank, seat in reversed(self.seats.items()):
+            yield seat.joined, f"rank {rank} joined ({seat.holder})"
 
     @property
     def bytes(self) -> int:
@@ -180,14 +201,15 @@ class Incarnation:
             self.aborted = error
             self.works = False
             self.history.add("aborted", error.origin, error.reason)
+            self.trail.member("aborted", error.origin, error.reason)
             self.mailboxes.abort(error)
             self.rounds.abort(error)
             if self.keys is not None:
                 self.keys.fail(error)
                 self.keys = None  # nobody can reach them any more
 
-    def describe(self) -> dict[str, object]:
-        """State for people, plain values only."""
+    def describe(self, away: Container[SessionId] = ()) -> dict[str, object]:
+        """State for people, plain values only. `away`: sessions that no connection carries."""
         return {
             "name": self.name,
             "incarnation": self.number,
@@ -195,11 +217,26 @@ class Incarnation:
             "state": "aborted" if self.aborted else "live" if self.live else "forming",
             "members": {rank: seat.holder for rank, seat in sorted(self.seats.items())},
             "gone": {rank: error.reason for rank, error in sorted(self.gone.items())},
+            "left": sorted(rank for what, rank, _ in self.history.happenings if what == "left" and rank in self.gone),
             "rounds": self.rounds.describe(),
             "mailboxes": len(self.mailboxes),
             "messages": self.mailboxes.messages,
             "keys": self.keys.describe() if self.keys is not None else dict(NO_KEYS),
             "bytes": self.bytes,
+            "away": [rank for rank, seat in sorted(self.seats.items()) if seat.session in away],
+            **self._recorded(),
+        }
+
+    def _recorded(self) -> dict[str, object]:
+        """What is known while a recorder is on; times in seconds before now."""
+        recorder, trail = self.trail.recorder, self.trail
+        if not recorder.is_on:
+            return {}
+        seats = sorted(self.seats.items())
+        return {
+            "since": {rank: recorder.now - seat.joined for rank, seat in seats if not math.isnan(seat.joined)},
+            "silent": {rank: recorder.now - seat.heard for rank, seat in seats if not math.isnan(seat.heard)},
+            "done": {"rounds": trail.rounds, "messages": trail.messages, "failed": trail.failures},
         }
 
 
@@ -230,9 +267,10 @@ class Common:
 class Groups:
     """All incarnations of all names."""
 
-    def __init__(self, limits: Limits, replies: Replies) -> None:
+    def __init__(self, limits: Limits, replies: Replies, recorder: Recorder) -> None:
         self.limits = limits
         self.replies = replies
+        self.recorder = recorder
         self._incarnations: dict[str, list[Incarnation]] = {}  # oldest first, never an empty list
         self._last_number = 0
         self.tally = 0
@@ -246,6 +284,15 @@ class Groups:
         for lives in self._incarnations.values():
             yield from lives
 
+    @property
+    def last_number(self) -> int:
+        """Number of the last incarnation that began."""
+        return self._last_number
+
+    def begin_after(self, number: int) -> None:
+        """No incarnation began yet; the first one's number is larger than this."""
+        self._last_number = number
+
     def join(self, session: SessionId, join: Join) -> Seat:
         """Seat a rank; when it is the last one, answer all.
 
@@ -258,8 +305,11 @@ class Groups:
         incarnation.known = None
         incarnation.ttl = min(incarnation.ttl, join.ttl)
         self.replies.wait(seat)
+        incarnation.trail.member("joined", join.rank, join.holder)
         if len(incarnation.seats) == incarnation.world_size or incarnation.live:
             told = [seat] if incarnation.live else list(incarnation.seats.values())
+            if not incarnation.live:
+                incarnation.trail.member("formed", join.rank, str(incarnation.world_size))
             for member in told:
                 incarnation.history.add("joined", member.rank, member.holder)
             incarnation.live = True
@@ -283,6 +333,8 @@ class Groups:
             incarnation.seats[join.rank] = Seat(session, join, incarnation)
             incarnation.ttl = min(incarnation.ttl, join.ttl)
             incarnation.history.add("joined", join.rank, join.holder)
+            incarnation.trail.member("joined", join.rank, join.holder)
+        incarnation.trail.member("formed", -1, str(incarnation.world_size))
         incarnation.live = incarnation.works = True
         return list(incarnation.seats.values())
 
@@ -297,11 +349,20 @@ class Groups:
         return oldest.seats.get(join.rank) if oldest is not None else None
 
     def check_succession(self, holder: Seat, join: Join) -> None:
-        """Raise `StoreFullError` if the joiner would get no seat though its holder were put out."""
+        """Raise what would keep the joiner from a seat though the holder were put out.
+
+        That is `RankConflictError` if it would come to a later life and somebody waits there with that rank, or
+        `StoreFullError`.
+        """
         ends = holder.incarnation
-        others = [life for life in self._incarnations[join.group] if life is not ends]
-        stays = ends.live and len(ends.seats) > 1
-        if stays and not any(join.rank not in life.gone and not life.aborted for life in others):
+        stays = len(ends.seats) > 1
+        if stays and not ends.live:
+            return  # the seat is free again
+        others = (life for life in self._incarnations[join.group] if life is not ends)
+        later = next((life for life in others if join.rank not in life.gone and not life.aborted), None)
+        if later is not None and (rival := later.seats.get(join.rank)) is not None:
+            raise RankConflictError(join.group, join.rank, rival.holder)
+        if stays and later is None:
             self._check_number()
 
     def _free_seat(self, join: Join) -> Incarnation | None:
@@ -341,6 +402,7 @@ class Groups:
         incarnation = seat.incarnation
         del incarnation.seats[seat.rank]
         incarnation.known = None
+        incarnation.trail.member("left", seat.rank, "it took its join back")
         if incarnation.live:
             incarnation.history.add("left", seat.rank, "it took its join back")
         if not incarnation.seats:
@@ -356,6 +418,7 @@ class Groups:
         incarnation.known = None
         error = PeerLostError(incarnation.name, [seat.rank], reason)
         incarnation.gone[seat.rank] = error
+        incarnation.trail.member(what, seat.rank, reason)
         incarnation.mailboxes.lose(seat.rank, error)
         incarnation.rounds.lose(seat.rank, error)
         if incarnation.keys is not None:

@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeAlias
 from aiopg._core.frames import Body, body_size
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Tag, Take
+from aiopg._core.recorder import Trail
 from aiopg._core.replies import Replies, SessionId, Waiting
 from aiopg.errors import AiopgError, DataExpiredError, PeerLostError, StoreFullError
 
@@ -71,7 +72,8 @@ class _Take(Waiting):
 class Mailboxes:
     """All mailboxes of one incarnation."""
 
-    def __init__(self, group: str, limits: Limits, replies: Replies) -> None:
+    def __init__(self, group: str, limits: Limits, replies: Replies, trail: Trail) -> None:
+        self.trail = trail
         self._group = group
         self._limits = limits
         self._replies = replies
@@ -88,6 +90,8 @@ class Mailboxes:
         """Append a message, or hand it to the take that waits for it. Raises `StoreFullError`."""
         box = self._boxes.get(address)
         if box is not None and box.takes:
+            self._note_put(address)
+            self._note_taken(address)
             self._replies.answer(box.takes.popleft(), body)
             if not box.takes:
                 del self._boxes[address]
@@ -100,6 +104,7 @@ class Mailboxes:
             raise StoreFullError("mailbox_messages", self._limits.mailbox_messages, holder)
         if self.messages >= self._limits.group_messages:
             raise StoreFullError("group_messages", self._limits.group_messages, f"group {self._group!r}")
+        self._note_put(address)
         letter = _Letter(body, body_size(body), expires, put)
         box.letters.append(letter)
         self.messages += 1
@@ -119,6 +124,8 @@ class Mailboxes:
         self.messages -= 1
         self.bytes -= letter.size
         self._drop_if_empty(address, box)
+        src, dst, tag = address
+        self.trail.message("withdrawn", src, tag, dst)
         return True
 
     def take(self, session: SessionId, command: Take, address: Address, now: float, gone: AiopgError | None) -> None:
@@ -133,12 +140,15 @@ class Mailboxes:
             self.bytes -= letter.size
             self._drop_if_empty(address, box)
             if letter.body is None or letter.expires <= now:
+                if letter.body is not None:
+                    self._note_expired(address)
                 self._replies.fail_now(session, command.call, self._expired(address))
             else:
+                self._note_taken(address)
                 self._replies.answer_now(session, command.call, letter.body)
             return
         if gone is not None:
-            self._replies.fail_now(session, command.call, gone)
+            self._replies.fail_now(session, command.call, gone, self.trail.lines("lost", (), tuple))
             return
         self._replies.check(session, command.call)
         if box is None:
@@ -157,8 +167,8 @@ class Mailboxes:
         """A rank is gone."""
         for address, box in list(self._boxes.items()):
             src, dst, _ = address
-            if src == rank:
-                self._replies.fail(box.takes, error)
+            if src == rank and box.takes:
+                self._replies.fail(box.takes, error, self.trail.lines("lost", (), tuple))
                 box.takes.clear()
             if dst == rank:
                 self.bytes -= sum(letter.size for letter in box.letters)
@@ -176,7 +186,7 @@ class Mailboxes:
     def expire(self, now: float) -> int:
         """Turn messages past their time into tombstones; how many."""
         count = 0
-        for box in self._boxes.values():
+        for address, box in self._boxes.items():
             if not box.letters or box.letters[0].expires > now:
                 continue  # one sender, one ttl: the first one goes first
             kept: deque[_Letter] = deque()
@@ -187,7 +197,21 @@ class Mailboxes:
                     letter = letter._replace(body=None, size=0)
                 kept.append(letter)
             box.letters = kept
+            self._note_expired(address)
         return count
+
+    def _note_put(self, address: Address) -> None:
+        src, dst, tag = address
+        self.trail.messages += 1
+        self.trail.message("put", src, tag, dst)
+
+    def _note_taken(self, address: Address) -> None:
+        src, dst, tag = address
+        self.trail.message("taken", dst, tag, src)
+
+    def _note_expired(self, address: Address) -> None:
+        src, dst, tag = address
+        self.trail.add("expired", src, self.trail.of("", tag, -1), f"to {dst}")
 
     def _expired(self, address: Address) -> DataExpiredError:
         return DataExpiredError(self._group, f"the message from rank {address[0]}, tag {address[2]!r},")

@@ -62,9 +62,17 @@ class Membership:
         if scope != ANY_GROUP:
             self.scopes[session] = scope
 
+    def leave_away(self, session: SessionId) -> None:
+        """No connection carries the session."""
+        self.away.add(session)
+        for seat in self.seats.get(session, {}).values():
+            seat.incarnation.trail.member("away", seat.rank)
+
     def back(self, session: SessionId) -> None:
         """A connection carries the session again: who waited to see whether it would is refused."""
         self.away.discard(session)
+        for seat in self.seats.get(session, {}).values():
+            seat.incarnation.trail.member("back", seat.rank)
         for queued in [queued for queued in self.queue if queued.holder.session == session]:
             self._refuse(queued, queued.holder.holder)
 

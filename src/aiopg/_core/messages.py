@@ -10,6 +10,7 @@ of the session, also chosen by the sender (a session can be in many groups).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, get_args
 
 import msgpack
@@ -46,6 +47,7 @@ __all__ = [
     "Tag",
     "Take",
     "TakeBack",
+    "Trace",
     "Vacate",
     "Void",
     "Watch",
@@ -53,6 +55,7 @@ __all__ = [
     "answer",
     "pack_error",
     "pack_value",
+    "told_fields",
     "unpack_error",
     "unpack_value",
 ]
@@ -296,6 +299,21 @@ class Status(NamedTuple):
     body: Body = ()
 
 
+class Trace(NamedTuple):
+    """Ask what happened on the store (`recorder.Recorder.read`). Answered with its `Excerpt.fields`.
+
+    `epoch` is what the store's wall clock is ahead of its monotonic one, in seconds, or nil; `next` is to be given as
+    `after` the next time.
+    """
+
+    call: int
+    after: int
+    most: int
+    group: str
+    """Empty: all of them."""
+    body: Body = ()
+
+
 # -------------------------------------------------------------------------------------------------- events
 
 
@@ -342,6 +360,7 @@ Command: TypeAlias = (
     | Expire
     | Watch
     | Status
+    | Trace
     | KeyCommand
 )
 COMMANDS: Final = frozenset(get_args(Command))
@@ -386,9 +405,18 @@ def unpack_value(body: Body) -> Any:
         raise ProtocolError(f"a value's bytes are not MessagePack: {error}") from error
 
 
-def pack_error(error: AiopgError) -> Body:
-    """A body that holds an error: its class's name and its fields."""
-    return pack_value((type(error).__name__, error.fields()))
+def pack_error(error: AiopgError, trace: Sequence[str] = ()) -> Body:
+    """A body that holds an error: its class's name and its fields. `trace`: lines that it is to carry, if it can."""
+    return pack_value((type(error).__name__, told_fields(error, trace)))
+
+
+def told_fields(error: AiopgError, trace: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of an error as they are written: without a trace that says nothing. `trace`: see `pack_error`."""
+    fields = error.fields()
+    carried = fields.pop("trace", None)  # None: an error of a kind that carries none
+    if carried is not None and (said := trace or carried):
+        fields["trace"] = said
+    return fields
 
 
 def unpack_error(body: Body) -> AiopgError:

@@ -27,9 +27,14 @@ def join_parts(parts: list[Buffer]) -> Body:
 
 
 def pack_parts(parts: list[Buffer]) -> Body:
-    """The same for a body that many ranks get: one buffer, unless its parts are large."""
+    """The same for a body that many ranks get: one buffer, unless its parts are large, or lie elsewhere (`blobs`)."""
     body = join_parts(parts)
-    return (b"".join(body),) if body_size(body) <= max(JOIN_BELOW, LARGE_PART * len(parts)) else body
+    if body_size(body) > max(JOIN_BELOW, LARGE_PART * len(parts)):
+        return body
+    try:
+        return (b"".join(body),)
+    except TypeError:  # to look for a reference beforehand would cost every round something
+        return body
 
 
 class Parts(Sequence[Buffer]):
@@ -74,5 +79,10 @@ def read_parts(body: Body, count: int) -> Parts:
 
 
 def split_parts(body: Body, count: int) -> list[Buffer]:
-    """The same, each taken out; small ones are copied, large ones are views of the body."""
+    """The same, each taken out; small ones are copied, large ones are views of the body.
+
+    Where the body has them in pieces of their own (`join_parts`), those are the parts.
+    """
+    if len(body) == count + 1 and body[0] == struct.pack(f">{count}I", *map(len, body[1:])):
+        return list(body[1:])
     return list(read_parts(body, count))

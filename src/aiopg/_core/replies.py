@@ -7,7 +7,7 @@ is here, so that no state machine can answer a call twice or forget one when its
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeAlias
 
 from aiopg._core.frames import Body
@@ -37,6 +37,13 @@ class Waiting(ABC):
     def told_facts(self) -> Body:
         """The same for who inquires, as thousands do when one rank is late: made once, until they change."""
         return pack_value(self.facts())
+
+    def lines(self, missing: Sequence[int]) -> tuple[str, ...]:
+        """What happened lately that matters to this call, for the error that it may end with (`recorder.Trail`).
+
+        `missing`: the awaited ranks of `facts`.
+        """
+        return ()
 
     @abstractmethod
     def withdraw(self) -> bool:
@@ -112,18 +119,19 @@ class Replies:
                 self._receipts.setdefault(session, {})[call] = waiting
             self._events.append((session, answer(call, receipt, body)))
 
-    def fail(self, waitings: Iterable[Waiting], error: AiopgError) -> None:
-        """End waiting calls with one error, which is encoded once for all of them."""
+    def fail(self, waitings: Iterable[Waiting], error: AiopgError, trace: Sequence[str] = ()) -> None:
+        """End waiting calls with one error, which is encoded once for all of them; `trace`: lines that it carries."""
         body = None
         for waiting in waitings:
-            body = body or pack_error(error)
+            body = body or pack_error(error, trace)
             self._forget(waiting)
             self._events.append((waiting.session, Failed(waiting.call, body)))
 
-    def withdrawn(self, waiting: Waiting, facts: tuple[list[int], list[int]]) -> None:
-        """End a waiting call that was taken back."""
+    def withdrawn(self, waiting: Waiting, facts: tuple[list[int], list[int]], trace: tuple[str, ...] = ()) -> None:
+        """End a waiting call that was taken back; `trace`: see `Waiting.lines`."""
         self._forget(waiting)
-        self._events.append((waiting.session, Withdrawn(waiting.call, pack_value(facts))))
+        told = (*facts, trace) if trace else facts
+        self._events.append((waiting.session, Withdrawn(waiting.call, pack_value(told))))
 
     def withdrawn_now(self, session: SessionId, call: int) -> None:
         """End a call of which nothing came here but that it was given up."""
@@ -137,9 +145,9 @@ class Replies:
         """Answer a call that never waited."""
         self._events.append((session, answer(call, False, body)))
 
-    def fail_now(self, session: SessionId, call: int, error: AiopgError) -> None:
+    def fail_now(self, session: SessionId, call: int, error: AiopgError, trace: Sequence[str] = ()) -> None:
         """Fail a call that never waited."""
-        self._events.append((session, Failed(call, pack_error(error))))
+        self._events.append((session, Failed(call, pack_error(error, trace))))
 
     def confirm(self, session: SessionId, call: int) -> None:
         """The session has acknowledged the answer of `call`."""

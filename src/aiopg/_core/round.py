@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import Arrive, Needs, Tag
+from aiopg._core.recorder import About
 from aiopg._core.replies import SessionId, Waiting
 from aiopg.errors import AiopgError
 
@@ -37,10 +38,17 @@ class Signature(NamedTuple):
 class Arrival(Waiting):
     """One rank's call in a round: what it gave, what it needs."""
 
-    __slots__ = ("expires", "needs", "parts", "rank", "round")
+    __slots__ = ("at", "expires", "needs", "parts", "rank", "round")
 
     def __init__(
-        self, session: SessionId, command: Arrive, round: Round, rank: int, parts: Sequence[Buffer], expires: float
+        self,
+        session: SessionId,
+        command: Arrive,
+        round: Round,
+        rank: int,
+        parts: Sequence[Buffer],
+        now: float,
+        ttl: float,
     ) -> None:
         # As Waiting.__init__, without the call: one of these is made for every arrival.
         self.session = session
@@ -48,7 +56,8 @@ class Arrival(Waiting):
         self.round = round
         self.rank = rank
         self.parts = parts
-        self.expires = expires
+        self.at = now
+        self.expires = now + ttl
 
     def part_for(self, rank: int) -> Buffer:
         parts = self.parts
@@ -65,6 +74,9 @@ class Arrival(Waiting):
             known[needs] = super().told_facts()
         return known[needs]
 
+    def lines(self, missing: Sequence[int]) -> tuple[str, ...]:
+        return self.round.rounds.lines(self.round, missing)
+
     def withdraw(self) -> bool:
         return self.round.rounds.withdraw(self)
 
@@ -76,6 +88,7 @@ class Round:
     """One collective call, from its first arrival until every rank was told its outcome."""
 
     __slots__ = (
+        "about",
         "arrivals",
         "bytes",
         "error",
@@ -97,6 +110,8 @@ class Round:
         self.tag = tag
         self.number = number
         self.signature = signature
+        self.about: About = rounds.trail.of(signature.op, tag, number)
+        """For the recorder."""
         self.arrivals: dict[int, Arrival] = {}
         self.told: set[int] = set()  # ranks that had their answer or error
         self.error: AiopgError | None = None  # the outcome of all who come, once decided to be a failure
@@ -117,6 +132,19 @@ class Round:
             # Ranks with one deadline give up together: each is to be told who never came, not who gave up before it.
             missing = [rank for rank in missing if rank not in self.withdrawn] or missing
         return sorted(self.arrivals), missing or sorted(self.unconfirmed)
+
+    def came(self) -> Iterator[tuple[float, str]]:
+        """When each rank arrived, the last one first; for people."""
+        op = self.signature.op if self.error is None else "collective"  # they came to different ones
+        for rank, arrival in reversed(self.arrivals.items()):
+            yield arrival.at, f"rank {rank} came to {op} number {self.number} (tag {self.tag!r})"
+
+    @property
+    def opened_at(self) -> float:
+        """When the first of those that are in it arrived; NaN if that is not known."""
+        for arrival in self.arrivals.values():
+            return arrival.at
+        return math.nan
 
     def waiting(self) -> list[Arrival]:
         return [arrival for arrival in self.arrivals.values() if arrival.rank not in self.told]

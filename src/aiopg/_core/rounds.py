@@ -33,13 +33,14 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 from aiopg._core.frames import Body, Buffer, body_size
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Arrive, Needs, Tag
 from aiopg._core.parts import pack_parts, split_parts
+from aiopg._core.recorder import Trail
 from aiopg._core.replies import Replies, SessionId
 from aiopg._core.round import Arrival, Round, Signature
 from aiopg.errors import (
@@ -63,12 +64,13 @@ RANKS_SHOWN = 1024
 class Rounds:
     """All open rounds of one incarnation."""
 
-    def __init__(self, group: str, world_size: int, limits: Limits, replies: Replies) -> None:
+    def __init__(self, group: str, world_size: int, limits: Limits, replies: Replies, trail: Trail) -> None:
         self._group = group
         self.world_size = world_size
         self._limits = limits
         self._replies = replies
         self._rounds: dict[tuple[Tag, int], Round] = {}
+        self.trail = trail
         self.gone: dict[int, PeerLostError] = {}
         self._owed: dict[tuple[Tag, int], CollectiveMismatchError] = {}  # (tag, rank) -> what it was not told
         self.bytes = 0
@@ -76,6 +78,12 @@ class Rounds:
 
     def __len__(self) -> int:
         return len(self._rounds)
+
+    def observe(self, trail: Trail) -> None:
+        """See `Engine.observe`."""
+        self.trail = trail
+        for round in self._rounds.values():
+            round.about = trail.of(round.signature.op, round.tag, round.number)
 
     def describe(self) -> list[dict[str, object]]:
         """The open rounds, oldest first, for people: `ROUNDS_SHOWN` of them, and `RANKS_SHOWN` ranks of each."""
@@ -87,10 +95,15 @@ class Rounds:
                 "arrived": sorted(round.arrivals)[:RANKS_SHOWN],
                 "missing": list(islice((rank for rank in world if rank not in round.arrivals), RANKS_SHOWN)),
                 "bytes": round.bytes,
+                **self._age(round),
             }
             for world in [range(self.world_size)]
             for round in islice(self._rounds.values(), ROUNDS_SHOWN)
         ]
+
+    def _age(self, round: Round) -> dict[str, object]:
+        recorder, opened_at = self.trail.recorder, round.opened_at
+        return {"since": recorder.now - opened_at} if recorder.is_on and not math.isnan(opened_at) else {}
 
     # -------------------------------------------------------------------------------------------- arriving
 
@@ -103,18 +116,24 @@ class Rounds:
         key = (tag, number)
         signature = (op, root, detail)
         parts = self._parts(command) if pieces else ()
-        round = self._rounds.get(key)
+        round, is_new = self._rounds.get(key), False
         if round is None:
             if len(self._rounds) + len(self._owed) >= self._limits.open_rounds:
                 raise StoreFullError("open_rounds", self._limits.open_rounds, f"group {self._group!r}")
             round = Round(self, tag, number, Signature(*signature))
+            is_new = True
         elif rank in round.arrivals:
             raise UsageError(f"rank {rank} has already arrived at {op} number {number}")
         elif round.oldest <= now:
             self._expire_round(round, now)
-        arrival = Arrival(session, command, round, rank, parts, now + ttl)
+        arrival = Arrival(session, command, round, rank, parts, now, ttl)
         self._replies.wait(arrival)
         # From here on nothing is refused: the arrival counts.
+        trail = self.trail
+        note, numbers, about = trail.append, trail.numbers, round.about
+        if is_new:
+            note((next(numbers), now, "opened", rank, about, root if root >= 0 else ""))
+        note((next(numbers), now, "arrived", rank, about, ""))
         self._rounds[key] = round
         round.arrivals[rank] = arrival
         if round.known:
@@ -136,7 +155,7 @@ class Rounds:
         elif arrival.needs < Needs.ALL or rank == root or self.gone or round.expired:
             self._settle(round, arrival)
         elif len(round.arrivals) == self.world_size:
-            self._complete(round)
+            self._complete(round, rank)
         if len(round.told) + len(self.gone) >= self.world_size:
             self._free_if_done(round)
 
@@ -160,7 +179,7 @@ class Rounds:
                 if other.needs == Needs.ROOT and other.rank not in round.told:
                     self._settle_needer(round, other, root)
         if len(round.arrivals) == self.world_size:
-            self._complete(round)
+            self._complete(round, arrival.rank)
         elif needs >= Needs.ALL and (self.gone or round.expired):
             self._fail_needer(round, arrival, sorted(rank for rank in self.gone if rank not in round.arrivals))
 
@@ -177,16 +196,18 @@ class Rounds:
         if round.expired is not None:
             self._fail([arrival], round.expired)
         elif lost:
-            self._fail([arrival], PeerLostError(self._group, lost, self.gone[lost[0]].reason))
+            self._note_failed(round, lost[0], error := PeerLostError(self._group, lost, self.gone[lost[0]].reason))
+            self._fail([arrival], error)
 
-    def _complete(self, round: Round) -> None:
-        """Every rank is there: answer all who need all."""
+    def _complete(self, round: Round, last: int) -> None:
+        """Every rank is there, now that the `last` one came: answer all who need all."""
         needers = round.waiting()
         if round.expired is not None:
             self._fail(needers, round.expired)
             return
-        last = [a for a in needers if a.needs == Needs.ALL_TOLD]
-        if not last:
+        self.trail.done(last, round.about, round.opened_at)
+        told_last = [a for a in needers if a.needs == Needs.ALL_TOLD]
+        if not told_last:
             self._hand_out(round, needers)
             return
         # Somebody leaves last: the others' answers ask for an acknowledgement (barrier, phase 3).
@@ -223,10 +244,22 @@ class Rounds:
         arrival.round.told.add(arrival.rank)
         self._replies.answer(arrival, body)
 
-    def _fail(self, arrivals: Iterable[Arrival], error: AiopgError) -> None:
+    def _fail(self, arrivals: Sequence[Arrival], error: AiopgError) -> None:
+        trace: tuple[str, ...] = ()
         for arrival in arrivals:
             arrival.round.told.add(arrival.rank)
-        self._replies.fail(arrivals, error)
+        if arrivals and isinstance(error, CollectiveMismatchError):
+            trace = self.lines(arrivals[0].round, ())
+        elif arrivals and isinstance(error, PeerLostError):
+            trace = self.trail.lines("lost", (), tuple)
+        self._replies.fail(arrivals, error, trace)
+
+    def _note_failed(self, round: Round, rank: int, error: AiopgError) -> None:
+        self.trail.failed(rank, round.about, error)
+
+    def lines(self, round: Round, missing: Sequence[int]) -> tuple[str, ...]:
+        """What happened lately that matters to a round."""
+        return self.trail.lines((round.tag, round.number, *missing[:1]), missing, round.came)
 
     # ----------------------------------------------------------------------------------- leaving last (phase 3)
 
@@ -253,6 +286,7 @@ class Rounds:
         calls = dict.fromkeys(round.arrivals, str(round.signature)) | {rank: str(signature)}
         error = CollectiveMismatchError(self._group, round.tag, round.number, calls)
         answered = sorted(round.told.difference(self.gone))
+        self._note_failed(round, rank, error)
         self._fail_round(round, error)
         for early in answered:
             waits_in = self._round_where_waiting(round.tag, early)
@@ -288,6 +322,7 @@ class Rounds:
         del round.arrivals[arrival.rank]
         round.known.clear()
         round.withdrawn.add(arrival.rank)
+        self.trail.add("withdrawn", arrival.rank, round.about)
         self._drop_parts(arrival)
         if not round.arrivals:
             del self._rounds[round.tag, round.number]
@@ -303,7 +338,9 @@ class Rounds:
             if rank not in round.arrivals and len(round.told) < len(round.arrivals):
                 rooted = round.signature.root == rank
                 needers = [a for a in round.waiting() if a.needs >= Needs.ALL or (rooted and a.needs == Needs.ROOT)]
-                self._fail(needers, error)
+                if needers:
+                    self._note_failed(round, rank, error)
+                    self._fail(needers, error)
             self._confirm(round, rank)
             self._free_if_done(round)
 
@@ -325,6 +362,7 @@ class Rounds:
         if not old:
             return 0
         round.expired = DataExpiredError(self._group, f"{round.signature} number {round.number}, tag {round.tag!r},")
+        self.trail.add("expired", old[0].rank, round.about)
         for arrival in old:
             self._drop_parts(arrival)
         round.oldest = min((a.expires for a in round.arrivals.values() if a.parts), default=math.inf)
@@ -354,5 +392,7 @@ class Rounds:
             return
         if self._rounds.get((round.tag, round.number)) is round:
             del self._rounds[round.tag, round.number]
+            if round.error is not None or len(round.arrivals) < self.world_size:
+                self.trail.add("over", -1, round.about)
             self.bytes -= round.bytes
             round.arrivals.clear()  # they know their round: what they gave would wait for the garbage collector

@@ -1,4 +1,4 @@
-"""Snapshots: the whole state of an exchange as bytes, and back.
+"""Snapshots: the whole state of an exchange, or of a replica, as bytes, and back.
 
 The state is a graph of a few kinds of objects that know one another both ways (a seat its incarnation, the incarnation
 its seats). It is written as such, so that no state machine has to say twice what it consists of, and what it gains
@@ -9,23 +9,25 @@ later is in the snapshot by itself::
     node    [kind, content]: a list, tuple, deque, dict or set, an object of a class of `_CLASSES`, or an error
     value   None, bool, int, float, str as they are; [0, n] node n; [1, offset, length] bytes; [2] the store's limits
 
-The set of classes is closed, and so is that of each one's attributes: a snapshot can make nothing but the parts of an
-exchange, and makes them whole. Payloads are not copied when it is written. What carries a session (`Line.carrier`) is
-not part of the state.
+The set of classes is closed, and so is that of each one's attributes: a snapshot can make nothing but the parts of
+such a state, and makes them whole. Payloads are not copied when it is written. What carries a session (`Line.carrier`)
+is not part of the state.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import msgpack
 
 from aiopg import errors
 from aiopg._core import (
+    blobs,
     engine,
     exchange,
     groups,
@@ -34,6 +36,7 @@ from aiopg._core import (
     mailboxes,
     membership,
     messages,
+    replica,
     replies,
     round,
     rounds,
@@ -42,9 +45,12 @@ from aiopg._core import (
 from aiopg._core.frames import Buffer
 from aiopg._core.keys import changes, locks, meetings, queues, space, values, waits
 from aiopg._core.limits import Limits
+from aiopg._core.recorder import NOTHING, Recorder
 from aiopg.errors import AiopgError, Outcome, ProtocolError, UsageError
 
-__all__ = ["VERSION", "dump", "load"]
+__all__ = ["State", "VERSION", "dump", "load", "load_replica"]
+
+State: TypeAlias = "exchange.Exchange | replica.Replica"
 
 VERSION = 3
 """Of the graph's classes and their attributes. A snapshot of another version is refused, never guessed at."""
@@ -57,16 +63,25 @@ _CLASSES: tuple[type[Any], ...] = (
     values.Values, values._Value, changes.Changes, changes._Follower,
     queues.Queues, queues._Queue, queues._Pop, waits.Waits, waits._Presence,
     meetings.Meetings, meetings._Meeting, meetings._Meet, locks.Locks, locks._Lock, locks._Asking,
+    replica.Replica, replica.Attendance, blobs.Blob,
 )  # fmt: skip
 _TUPLES: tuple[type[Any], ...] = (mailboxes._Letter, round.Signature, messages.Join, changes._Change, queues._Item)
 _ERRORS = {cls.__name__: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, AiopgError)}
 _NOT_STATE: dict[type[Any], frozenset[str]] = {
-    engine.Engine: frozenset({"_handlers", "_about", "_working_seat"}),
+    engine.Engine: frozenset({"_handlers", "_about", "_working_seat", "_recorder", "_sessions"}),
+    groups.Groups: frozenset({"recorder"}),
+    groups.Incarnation: frozenset({"trail"}),
+    groups.Seat: frozenset({"joined", "heard"}),
+    mailboxes.Mailboxes: frozenset({"trail"}),
+    rounds.Rounds: frozenset({"trail"}),
+    round.Arrival: frozenset({"at"}),
+    round.Round: frozenset({"about"}),
     exchange.Line: frozenset({"carrier"}),
     session.Session: frozenset({"told", "_frames_limit", "_bytes_limit", "_head_bytes"}),
     replies.Replies: frozenset({"_waiting_calls"}),
 }
-"""What the program gives an object when it is loaded: the limits of this life, not those of the last."""
+"""What the program gives an object when it is loaded: the limits of this life, not those of the last, and its recorder.
+"""
 
 _LIST, _TUPLE, _DEQUE, _DICT, _SET, _ERROR, _OBJECT = range(7)
 _FIRST_TUPLE = 1000
@@ -80,12 +95,19 @@ _PLAIN = frozenset({type(None), bool, int, float, str})
 
 _LENGTH = struct.Struct(">I")
 
+T = TypeVar("T")
 
-def dump(state: exchange.Exchange, now: float) -> list[Buffer]:
-    """The snapshot of an exchange at `now` (engine's time), in pieces; the payloads in it are those of the exchange."""
+
+def dump(state: State, now: float, met: list[blobs.Blob] | None = None) -> list[Buffer]:
+    """The snapshot of a state at `now` (engine's time), in pieces; the payloads in it are those of the state.
+
+    `met`: gets the references to payloads elsewhere that are part of it.
+    """
     writer = _Writer()
     root = writer.value(state)
     writer.write_nodes()
+    if met is not None:
+        met += writer.met(blobs.Blob)
     graph = msgpack.packb([VERSION, now, root, writer.nodes], unicode_errors="surrogatepass")
     return [_LENGTH.pack(len(graph)) + graph, *writer.pieces]
 
@@ -95,6 +117,21 @@ def load(data: Buffer, limits: Limits, about: Mapping[str, object]) -> tuple[exc
 
     Raises `ProtocolError` for what is no snapshot, and `UsageError` for one of another version.
     """
+    state, now = _load(data, limits, about)
+    if not isinstance(state, exchange.Exchange):
+        raise ProtocolError("not a snapshot of an exchange")
+    return state, now
+
+
+def load_replica(data: Buffer, limits: Limits, about: Mapping[str, object]) -> replica.Replica:
+    """The replica of a snapshot. Raises as `load`."""
+    state, _ = _load(data, limits, about)
+    if not isinstance(state, replica.Replica):
+        raise ProtocolError("not a snapshot of a replica")
+    return state
+
+
+def _load(data: Buffer, limits: Limits, about: Mapping[str, object]) -> tuple[object, float]:
     view = memoryview(data)
     try:
         (size,) = _LENGTH.unpack_from(view)
@@ -103,12 +140,12 @@ def load(data: Buffer, limits: Limits, about: Mapping[str, object]) -> tuple[exc
             graph, strict_map_key=False, unicode_errors="surrogatepass", max_array_len=2**31
         )
         if version != VERSION:
-            raise UsageError(f"the journal's snapshot has version {version}; this aiopg reads version {VERSION}")
+            raise UsageError(f"the snapshot has version {version}; this aiopg reads version {VERSION}")
         state = _Reader(nodes, view[_LENGTH.size + size :], limits, about).read(root)
     except _SENSELESS as error:
         raise ProtocolError(f"not a snapshot: {error!r}") from error
-    if not isinstance(state, exchange.Exchange) or type(now) is not float:
-        raise ProtocolError("not a snapshot of an exchange")
+    if type(now) is not float:
+        raise ProtocolError("a snapshot of no time")
     return state, now
 
 
@@ -161,6 +198,10 @@ class _Writer:
             self._objects.append(value)
         return [_NODE, number]
 
+    def met(self, cls: type[T]) -> list[T]:
+        """The objects of a class that are in the graph."""
+        return [one for one in self._objects if type(one) is cls]
+
     def write_nodes(self) -> None:
         """Write every object that was met, and those met by that."""
         while len(self.nodes) < len(self._objects):
@@ -175,7 +216,7 @@ class _Writer:
         if kind is set:
             return [_SET, [self.value(item) for item in sorted(value)]]
         if isinstance(value, AiopgError):
-            return [_ERROR, [kind.__name__, value.outcome.value, self.value(value.fields())]]
+            return [_ERROR, [kind.__name__, value.outcome.value, self.value(messages.told_fields(value))]]
         if kind in _TUPLES:
             return [_FIRST_TUPLE + _TUPLES.index(kind), [self.value(item) for item in value]]
         names = _attributes(value)
@@ -193,12 +234,15 @@ class _Reader:
         self._about = about
         self._made: dict[int, Any] = {}
         self._unfilled: list[tuple[Any, int, list[Any]]] = []
+        self._engines: list[engine.Engine] = []  # one, unless somebody wrote a snapshot by hand
 
     def read(self, root: Any) -> Any:
         """The object at the root, with all that belongs to it."""
         made = self.value(root)
         while self._unfilled:
             self._fill(*self._unfilled.pop())
+        for one in self._engines:
+            one.observe(Recorder())  # nobody hears yet what happens
         return made
 
     def value(self, value: Any) -> Any:
@@ -255,6 +299,7 @@ class _Reader:
                 setattr(made, name, self.value(value))
             if isinstance(made, engine.Engine):
                 made.complete(self._about)
+                self._engines.append(made)
             elif isinstance(made, exchange.Line):
                 made.carrier = None
             elif isinstance(made, session.Session):
@@ -262,6 +307,12 @@ class _Reader:
                 made.told = 0
             elif isinstance(made, replies.Replies):
                 made.obey(self._limits.waiting_calls)
+            elif isinstance(made, groups.Seat):
+                made.joined = made.heard = math.nan
+            elif isinstance(made, round.Arrival):
+                made.at = math.nan
+            elif isinstance(made, round.Round):
+                made.about = NOTHING
         elif kind == _DICT:
             made.update(zip(map(self.value, content[::2]), map(self.value, content[1::2]), strict=True))
         elif kind == _SET:

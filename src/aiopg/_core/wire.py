@@ -29,7 +29,7 @@ from aiopg._core import messages as m
 from aiopg._core.frames import JOIN_BELOW, LENGTHS_BYTES, PREFIX_CODES, PREFIX_HEAD_BYTES, Body, Buffer, Received
 from aiopg.errors import ProtocolError, UsageError
 
-__all__ = ["DECODERS", "UNREADABLE", "decode_message", "encode_message", "unreadable"]
+__all__ = ["DECODERS", "KINDS", "UNREADABLE", "decode_message", "encode_fields", "encode_message", "unreadable"]
 
 _TAG = object()
 _OP = object()
@@ -57,6 +57,7 @@ _WIRE: dict[int, tuple[type[Any], tuple[object, ...]]] = {
     43: (m.Status, (int,)),
     44: (m.Watch, (int, int, int)),
     45: (m.Void, (int,)),
+    46: (m.Trace, (int, int, int, str)),
     50: (m.Answer, (int, bool)),
     51: (m.Failed, (int,)),
     52: (m.Withdrawn, (int,)),
@@ -79,7 +80,12 @@ _WIRE: dict[int, tuple[type[Any], tuple[object, ...]]] = {
     76: (k.Unlock, (int, int, int, str)),
     77: (k.Follow, (int, int, int, str)),
 }
+KINDS: dict[type[Any], int] = {cls: kind for kind, (cls, _) in _WIRE.items()}
+"""The number by which each message is known, whoever carries it."""
 _OP_NUMBER = {op: number for number, op in enumerate(m.COLLECTIVES)}
+
+_PREFIX_BYTES = struct.calcsize(PREFIX_CODES)
+"""The kind is the last of them."""
 
 _new = tuple.__new__  # a NamedTuple's own constructor is a Python function that does no more
 
@@ -116,6 +122,12 @@ def encode_message(seq: int, ack: int, message: m.Message, head_bytes: int) -> t
     if size > JOIN_BELOW:
         return (head, *body)
     return (head + body[0],) if len(body) == 1 else (b"".join((head, *body)),)
+
+
+def encode_fields(message: m.Message, head_bytes: int) -> tuple[int, bytes]:
+    """Kind and fields of a message's head, for who carries it in no frame. Raises as `encode_message`."""
+    (frame,) = encode_message(0, 0, message._replace(body=()), head_bytes)
+    return frame[_PREFIX_BYTES - 1], bytes(frame[_PREFIX_BYTES:])
 
 
 def decode_message(received: Received) -> m.Message:

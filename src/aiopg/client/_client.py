@@ -213,7 +213,12 @@ class Client:
             if nearer.epoch != connection.epoch:
                 raise ProtocolError("another store answers there")
         except (OSError, ProtocolError, AuthenticationError, SessionOverError) as error:
-            logger.debug("%s stays on TCP, its unix socket was tried: %r", self.address, error)
+            logger.debug(
+                "%s stays on TCP, its unix socket was tried: %r",
+                self.address,
+                error,
+                extra={"address": str(self.address), "reason": str(error)},
+            )
             if nearer is not None:
                 nearer.cut("the session goes over TCP")
             return connection

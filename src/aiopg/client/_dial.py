@@ -72,7 +72,11 @@ async def dial(
             raise _too_late(address, met) from error
         except ConnectionError as error:
             if isinstance(error, UnknownHostError) and not isinstance(met, UnknownHostError):
-                logger.warning("%s; it is tried again until the deadline, as the name may come later", error)
+                logger.warning(
+                    "%s; it is tried again until the deadline, as the name may come later",
+                    error,
+                    extra={"address": str(address), "reason": str(error)},
+                )
             met = error
             # The whole handshake is one unit: whatever broke it, it begins anew.
             wait = random.uniform(pause / 2, pause)

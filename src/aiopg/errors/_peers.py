@@ -31,9 +31,11 @@ class GroupTimeoutError(PeerError, TimeoutError):
         arrived: ranks that had arrived at the deadline, or `None` if the store did not say in time.
         missing: ranks that the call still needed, or `None` if the store did not say in time.
         elapsed: seconds since the call was made.
+        trace: the last happenings of the group that matter to this call, as the store saw them, oldest first: at most
+            8 lines such as "3.2 s ago: rank 5 was lost: its process 4711 ended". Empty where the store keeps none.
     """
 
-    _fields = ("op", "group", "tag", "seq", "arrived", "missing", "elapsed")
+    _fields = ("op", "group", "tag", "seq", "arrived", "missing", "elapsed", "trace")
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class GroupTimeoutError(PeerError, TimeoutError):
         arrived: Sequence[int] | None,
         missing: Sequence[int] | None,
         elapsed: float,
+        trace: Sequence[str] = (),
     ) -> None:
         if missing is None:
             who = "the store did not say who is missing"
@@ -56,6 +59,7 @@ class GroupTimeoutError(PeerError, TimeoutError):
         self.arrived = None if arrived is None else tuple(arrived)
         self.missing = None if missing is None else tuple(missing)
         self.elapsed = elapsed
+        self.carry(trace)
 
 
 class KeyTimeoutError(PeerError, TimeoutError):
@@ -128,13 +132,16 @@ class PeerLostError(PeerError):
         group: name of the group.
         ranks: the ranks that are gone and that the call needs.
         reason: what happened to the first of them ("left", "connection lost", ...).
+        trace: the last happenings of the group that matter to the call, as the store saw them, oldest first: at most
+            8 lines such as "3.2 s ago: rank 5 was lost: its process 4711 ended". Empty where the store keeps none.
     """
 
-    _fields = ("group", "ranks", "reason")
+    _fields = ("group", "ranks", "reason", "trace")
 
-    def __init__(self, group: str, ranks: Sequence[int], reason: str) -> None:
+    def __init__(self, group: str, ranks: Sequence[int], reason: str, trace: Sequence[str] = ()) -> None:
         super().__init__(f"{named(ranks)} of group {group!r} is gone: {reason}")
         self.group, self.ranks, self.reason = group, tuple(ranks), reason
+        self.carry(trace)
 
 
 class GroupAbortedError(PeerError):

@@ -33,10 +33,19 @@ class AiopgError(Exception):
 
     Attributes:
         outcome: what became of the call, an `Outcome`.
+        trace: what happened before it, lines for people; mostly there are none. They are notes of the error too (PEP
+            678), so a traceback shows them, and its text stays one line.
     """
 
     outcome: Outcome = Outcome.NOT_APPLIED
+    trace: tuple[str, ...] = ()
     _fields: ClassVar[tuple[str, ...]] = ()
+
+    def carry(self, trace: Sequence[str]) -> None:
+        """Have the error, which carries none yet, carry these lines as its `trace`."""
+        self.trace = tuple(trace)
+        for line in self.trace:
+            self.add_note(f"    {line}")
 
     def fields(self) -> dict[str, Any]:
         """The error's own fields by name, as given to its constructor. Plain values only."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from aiopg.errors._root import AiopgError, Outcome, named
@@ -114,12 +114,16 @@ class CollectiveMismatchError(UsageError):
         tag: tag of the collective.
         seq: its number among the collectives of this tag, from 1.
         calls: what each rank called, by rank: `{0: "barrier", 1: "broadcast(src=0)"}`; those seen so far.
+        trace: the last happenings of the group that matter to the call, as the store saw them, oldest first: at most
+            8 lines such as "3.2 s ago: rank 5 was lost: its process 4711 ended". Empty where the store keeps none.
     """
 
-    _fields = ("group", "tag", "seq", "calls")
+    _fields = ("group", "tag", "seq", "calls", "trace")
     outcome = Outcome.APPLIED
 
-    def __init__(self, group: str, tag: int | str, seq: int, calls: Mapping[int, str]) -> None:
+    def __init__(
+        self, group: str, tag: int | str, seq: int, calls: Mapping[int, str], trace: Sequence[str] = ()
+    ) -> None:
         by_call: dict[str, list[int]] = {}
         for rank, call in sorted(calls.items()):
             by_call.setdefault(call, []).append(rank)
@@ -129,6 +133,7 @@ class CollectiveMismatchError(UsageError):
             "every rank must call the same collectives in the same order"
         )
         self.group, self.tag, self.seq, self.calls = group, tag, seq, dict(calls)
+        self.carry(trace)
 
 
 class KeyOperationError(UsageError):

@@ -93,5 +93,10 @@ class Doorkeeper:
         self._refused += 1
         now = self._now()
         if now >= self._said + SAY_SECONDS:
-            logger.warning("refused %d connections since this was last said; the last one: %s", self._refused, why)
+            logger.warning(
+                "refused %d connections since this was last said; the last one: %s",
+                self._refused,
+                why,
+                extra={"refused": self._refused, "reason": why},
+            )
             self._refused, self._said = 0, now

@@ -35,10 +35,15 @@ def check_exposure(
                 "%s is not encrypted: the token keeps strangers out, and whoever is on the way between two hosts can "
                 "read what is exchanged and take a connection over; encryption keeps him out too",
                 address,
+                extra={"address": str(address)},
             )
         return
     if insecure or os.environ.get(VARIABLE) == "1":
-        logger.warning("%s asks for no token and no certificate: whoever can reach it is a member", address)
+        logger.warning(
+            "%s asks for no token and no certificate: whoever can reach it is a member",
+            address,
+            extra={"address": str(address)},
+        )
         return
     raise UsageError(
         f"{address} can be reached from other hosts, and the store would let anybody in. Either\n"

@@ -118,7 +118,12 @@ class JournalFiles:
         try:
             compact_files(self.directory, self.number, fold)
         except OSError as error:
-            logger.error("%s: no snapshot could be made, the log stays long: %s", self.directory, error)
+            logger.error(
+                "%s: no snapshot could be made, the log stays long: %s",
+                self.directory,
+                error,
+                extra={"journal": str(self.directory), "reason": str(error)},
+            )
         return replace(self.recover(), torn=recovery.torn)
 
     def snapshot(self, recovery: core.Recovery) -> bytes | None:

@@ -30,6 +30,7 @@ from aiopg._core.records import (
     encode_open,
     encode_timer,
 )
+from aiopg.loops import clock_of
 from aiopg.server._connection import RecordedConnection
 from aiopg.server.journal import Journal
 
@@ -50,7 +51,8 @@ class Scribe:
         self.journal = journal
         self._loop = asyncio.get_running_loop()
         self.exchange, now = restore(journal.snapshot, journal.records, limits, about)
-        self._ahead = now - self._loop.time()
+        self._clock = clock_of(self._loop)
+        self._ahead = now - self._clock()
         self.frame: Received | None = None
         """The frame that is being acted on."""
         self._position = 0
@@ -62,7 +64,7 @@ class Scribe:
 
     def now(self) -> float:
         """The engine's time."""
-        return self._loop.time() + self._ahead
+        return self._clock() + self._ahead
 
     # ------------------------------------------------------------------------------------------------- inputs
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from aiopg._core.exchange import Exchange
 from aiopg._core.limits import Limits
+from aiopg._core.recorder import HAPPENINGS_READ, Excerpt
 from aiopg.address import Address
 from aiopg.errors import GroupClosedError, UsageError
 from aiopg.liveness import keep_alive
@@ -23,6 +24,7 @@ from aiopg.server.listen import BACKLOG, address_of, bind, bind_name
 from aiopg.shortcut import is_possible, shortcut_to
 from aiopg.tls import SHUTDOWN_SECONDS, Encryption, server_context
 from aiopg.tokens import Tokens, accepted_tokens
+from aiopg.version import __version__
 
 if TYPE_CHECKING:
     from aiopg.server.journal import Journal
@@ -98,7 +100,7 @@ class StoreServer:
         self._socket = listen_socket
         self._bound: Address | None = None
         self._listeners: list[asyncio.Server] = []  # that of its address, and that of the shortcut to it
-        self._about = {"pid": self.pid}
+        self._about = {"pid": self.pid, "version": __version__}
         self._exchange = Exchange(self.limits, self._about)
         self._sessions: Sessions | None = None
         self._directory = None if journal is None else Path(journal)
@@ -162,7 +164,7 @@ class StoreServer:
             if self._journal is not None:
                 await self._journal.close()
             raise
-        logger.info("serving on %s", self._bound)
+        logger.info("serving on %s", self._bound, extra={"address": str(self._bound)})
 
     async def _listen(self, sock: socket.socket, sessions: Sessions) -> None:
         """Make the listeners, which do not serve yet."""
@@ -188,7 +190,11 @@ class StoreServer:
         try:
             sock = bind_name(shortcut_to(sessions.epoch, port))
         except OSError as error:
-            logger.info("members on this host stay on TCP, as there is no unix socket for them: %s", error)
+            logger.info(
+                "members on this host stay on TCP, as there is no unix socket for them: %s",
+                error,
+                extra={"address": str(self._bound), "reason": str(error)},
+            )
             return
         try:
             await self._listen_unix(sock, sessions)
@@ -256,7 +262,12 @@ class StoreServer:
         )
 
     def _journal_failed(self, error: OSError) -> None:
-        logger.error("the journal in %s cannot be written, so nothing more is promised: %s", self._directory, error)
+        logger.error(
+            "the journal in %s cannot be written, so nothing more is promised: %s",
+            self._directory,
+            error,
+            extra={"journal": str(self._directory), "address": str(self._bound), "reason": str(error)},
+        )
         self._stop_listening()
         if self._sessions is not None:
             self._sessions.give_up(f"the store's journal cannot be written: {error}")
@@ -313,7 +324,13 @@ class StoreServer:
 
     def describe(self) -> dict[str, object]:
         """State of the store for people and tools: groups, members, open rounds, bytes. Plain values."""
-        return self._exchange.engine.describe()
+        now = None if self._sessions is None else self._sessions.now()
+        return self._exchange.engine.describe(now=now)
+
+    def trace(self, after: int = 0, most: int = HAPPENINGS_READ, group: str = "") -> Excerpt:
+        """What happened on the store: see `StoreLink.trace`. Empty before it is started."""
+        now = None if self._sessions is None else self._sessions.now()
+        return self._exchange.engine.excerpt(after, most, group, now=now)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -17,7 +17,9 @@ import hmac
 import logging
 import os
 import secrets
+import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -25,9 +27,11 @@ from aiopg._core.exchange import Exchange, Line
 from aiopg._core.handshake import resume_proof
 from aiopg._core.limits import Limits
 from aiopg._core.messages import COMMANDS, Cancel, Enlist, Join, Leave, Message, Open, Opened, Vacate
+from aiopg._core.recorder import HAPPENINGS_KEPT, Recorder
 from aiopg.commons import Commons
 from aiopg.errors import ProtocolError
 from aiopg.liveness import SWEEP_SECONDS, LateSweep
+from aiopg.loops import clock_of
 from aiopg.processes import ProcessIdentity, ProcessWatch
 from aiopg.server._connection import RecordedConnection, ServerConnection
 from aiopg.server._doorkeeper import Doorkeeper
@@ -94,7 +98,10 @@ class Sessions:
         self._loop = asyncio.get_running_loop()
         self.commons = Commons()
         self.doorkeeper = Doorkeeper(limits, tokens, self._loop.time)
-        self._now = scribe.now if scribe is not None else self._loop.time
+        self.now: Callable[[], float] = scribe.now if scribe is not None else clock_of(self._loop)
+        """The engine's time."""
+        recorder = Recorder(HAPPENINGS_KEPT, self.now(), time.time)
+        exchange.engine.observe(recorder, lambda: len(self._members))
         self._members: dict[bytes, ServerSession] = {}
         self._connections: dict[ServerConnection, None] = {}
         self._closed = False
@@ -140,6 +147,7 @@ class Sessions:
             else:
                 connection.member = None
                 connection.finish(reason)
+        self.exchange.engine.observe(Recorder())  # what is recorded is not kept for a store that nobody asks any more
         self.commons.forgive()
 
     def give_up(self, reason: str) -> None:
@@ -203,7 +211,7 @@ class Sessions:
             old.member = None
             old.cut("its session goes on over another connection")
         else:
-            self.exchange.back(line)
+            self.exchange.back(line, self.now())
         session.stop_timers()
         self._carry(session, connection, b"")
         for buffers in lacking:
@@ -212,7 +220,7 @@ class Sessions:
 
     def message_received(self, session: ServerSession, message: Message) -> None:
         """A member said something. Raises `ProtocolError` if it is not for a server to hear."""
-        line, now = session.line, self._now()
+        line, now = session.line, self.now()
         if self._scribe is not None:
             self._record_command(line, message, now)
         self.exchange.command(line, message, now)
@@ -242,7 +250,7 @@ class Sessions:
         self._connections.pop(connection, None)
         session, connection.member = connection.member, None
         if session is None:
-            logger.info("a connection that carried no session ended: %s", reason)
+            logger.info("a connection that carried no session ended: %s", reason, extra={"reason": reason})
             return
         session.connection = session.line.carrier = None
         if final or session.ended_how:
@@ -250,8 +258,13 @@ class Sessions:
             return
         if self._scribe is not None:
             self._scribe.away(session.line)
-        self.exchange.away(session.line)
-        logger.info("a member's connection ended, its session is kept for %g s: %s", session.line.grace, reason)
+        self.exchange.away(session.line, self.now())
+        logger.info(
+            "a member's connection ended, its session is kept for %g s: %s",
+            session.line.grace,
+            reason,
+            extra={"grace": session.line.grace, "reason": reason},
+        )
         self._wait_for_return(session, reason, session.line.grace)
 
     # ------------------------------------------------------------------------------------------------ inside
@@ -290,7 +303,7 @@ class Sessions:
         assert self._scribe is not None
         session = self._members[line.id] = ServerSession(line)
         self._scribe.away(line)
-        self.exchange.away(line)
+        self.exchange.away(line, self.now())
         self._watch_process(session)
         self._wait_for_return(session, "the store was started again", self._patience(line))
 
@@ -326,11 +339,11 @@ class Sessions:
         if connection is not None:
             connection.member = None
             connection.close(reason)
-        logger.info("a session is over: %s", reason)
+        logger.info("a session is over: %s", reason, extra={"reason": reason})
         self.confirm(session)  # what it acknowledged with its last words, it has
         if self._scribe is not None:
             self._scribe.ended(session.line, reason)
-        self.exchange.end(session.line, reason)
+        self.exchange.end(session.line, reason, self.now())
         self._end_overfull()
         self._note_vacancy()
 
@@ -346,7 +359,7 @@ class Sessions:
             self.vacated.set()
 
     def _tick(self) -> None:
-        now, deadline = self._now(), self.exchange.engine.next_deadline()
+        now, deadline = self.now(), self.exchange.engine.next_deadline()
         if deadline is not None and deadline <= now:
             if self._scribe is not None:
                 self._scribe.ticked(now)
@@ -357,7 +370,7 @@ class Sessions:
 
     def _tick_in_time(self) -> None:
         """A group is to form in a moment that was promised to those who wait, and not up to a tick later."""
-        soon = self.exchange.engine.next_opening() - self._now()
+        soon = self.exchange.engine.next_opening() - self.now()
         if soon < TICK_SECONDS:
             self._tick_timer.cancel()
             self._tick_timer = self._loop.call_later(max(soon, LEAST_TICK_SECONDS), self._tick)

@@ -59,7 +59,10 @@ def _is_alone() -> bool:
 
 
 def _yield_to_the_server() -> None:
-    os.nice(NICE)
+    try:
+        os.nice(NICE)
+    except PermissionError:
+        pass  # a sandbox, such as that of deploy/aiopg.service, may not let us
     try:
         Path("/proc/self/oom_score_adj").write_text("1000")
     except OSError:

@@ -104,7 +104,15 @@ class Journal:
         try:
             recovery = files.compact_if_due(files.recover(), compactor.fold)
             if recovery.torn is not None:
-                logger.warning("%s: cut a torn tail off %s, at byte %d, %d bytes", directory, *recovery.torn)
+                file, offset, size = recovery.torn
+                logger.warning(
+                    "%s: cut a torn tail off %s, at byte %d, %d bytes",
+                    directory,
+                    file,
+                    offset,
+                    size,
+                    extra={"journal": str(directory), "file": str(file), "offset": offset, "size": size},
+                )
             return cls(files, recovery, compactor)
         except BaseException:
             files.close()
@@ -250,15 +258,17 @@ class Journal:
             self._tell(error)
 
     def _tell(self, error: CompactionError | OSError) -> None:
+        extra = {"journal": str(self._files.directory), "reason": str(error)}
         if isinstance(error, CompactionError) and error.damaged:
             logger.error(
                 "%s: no server can be started from this journal again, while this one goes on, with all in memory; "
                 "end its groups and start on a new directory: %s",
                 self._files.directory,
                 error,
+                extra=extra,
             )
         else:
-            logger.error("%s: no snapshot was made, which loses nothing: %s", self._files.directory, error)
+            logger.error("%s: no snapshot was made, which loses nothing: %s", self._files.directory, error, extra=extra)
 
     def _fail(self, error: BaseException | None) -> None:
         """Nothing is written any more. None: it failed before, and this is the end of what was under way."""
@@ -269,7 +279,12 @@ class Journal:
         if error is not None and not isinstance(error, OSError):
             raise error  # not the disk's doing: the loop's exception handler shows it
         if first and error is not None:
-            logger.error("%s: the journal cannot be written: %s", self._files.directory, error)
+            logger.error(
+                "%s: the journal cannot be written: %s",
+                self._files.directory,
+                error,
+                extra={"journal": str(self._files.directory), "reason": str(error)},
+            )
             self.on_failed(error)
 
     def _settle(self) -> None:

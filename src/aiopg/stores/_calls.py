@@ -35,8 +35,8 @@ _new = tuple.__new__  # a NamedTuple's own constructor is a Python function that
 
 __all__ = ["Calls", "DeadlinePassedError", "Facts", "Gate", "Pending", "Waiter", "forget", "stay_silent"]
 
-Facts: TypeAlias = tuple[list[int] | None, list[int] | None]
-"""Ranks that arrived, ranks that are missing; None where the store does not know."""
+Facts: TypeAlias = tuple[list[int] | None, list[int] | None, list[str]]
+"""Ranks that arrived, ranks that are missing, None where the store does not know; and lines of what happened before."""
 
 
 class DeadlinePassedError(Exception):
@@ -170,15 +170,20 @@ class Pending(Waiter):
         outcome = self.outcome
         if outcome is None or isinstance(outcome, AiopgError | Answer | Failed):
             return None
-        arrived, missing = unpack_value(outcome.body)
-        return arrived, missing
+        arrived, missing, *lines = unpack_value(outcome.body)
+        return arrived, missing, lines[0] if lines else []
 
 
 class Gate(Protocol):
     """What a link keeps of the commands that it has not yet carried: a session, see there."""
 
-    full: bool
-    sent: int
+    @property
+    def full(self) -> bool:
+        """Whether new calls are to wait."""
+
+    @property
+    def sent(self) -> int:
+        """The number of the last command that it was given."""
 
     def replace(self, seq: int, message: Message) -> None:
         """Carry this in the place of command `seq`, if that is not yet there."""
@@ -216,6 +221,11 @@ class Calls:
     def is_lost(self) -> bool:
         """Whether the link is over."""
         return self._lost is not None
+
+    def check(self) -> None:
+        """Raises what ended the link, if it is over."""
+        if self._lost is not None:
+            raise copy(self._lost)
 
     async def find_room(self, call: Timed[AiopgError]) -> None:
         """Wait until the link takes another call; first come, first served. Raises the error of the call's deadline."""
@@ -302,7 +312,7 @@ class Calls:
 
         def answered(inquiry: Pending) -> None:
             if type(inquiry.outcome) is Answer and (facts := unpack_value(inquiry.outcome.body)) is not None:
-                call.warn(*facts)
+                call.warn(*facts[:2])
 
         self.submit(Inquire, pending.number, then=answered)
 

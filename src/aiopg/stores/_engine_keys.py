@@ -221,8 +221,10 @@ def _names(call: KeyCall) -> Body:
 def _tell_of_loss(key: str, put_back: Pending) -> None:
     """Its queue cannot have the item again: the store is full, or the group was left or aborted."""
     if type(put_back.outcome) is Failed:
+        error = put_back.error()
         logger.warning(
             "an item of queue %r, whose queue_pop was given up when it was on its way, is lost: %s",
             key,
-            put_back.error(),
+            error,
+            extra={"key": key, "reason": str(error)},
         )

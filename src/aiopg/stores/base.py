@@ -31,12 +31,14 @@ from dataclasses import dataclass
 from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import Needs, Tag
 from aiopg._core.parts import Parts
+from aiopg._core.recorder import HAPPENINGS_READ, Excerpt, Happening
 from aiopg.errors import GroupTimeoutError, describe_ranks
 from aiopg.stores.keys import Keys
 from aiopg.stores.timed import Places, Timed
 
 __all__ = [
     "FACTS_SECONDS",
+    "HAPPENINGS_READ",
     "LOSSES",
     "WARN_AGAIN_SECONDS",
     "WARN_SECONDS",
@@ -44,6 +46,8 @@ __all__ = [
     "Buffer",
     "Call",
     "Capabilities",
+    "Excerpt",
+    "Happening",
     "Member",
     "Needs",
     "NumberUsedError",
@@ -133,7 +137,16 @@ class Call(Timed[GroupTimeoutError]):
             elapsed,
             _for_people(missing),
             _for_people(arrived),
-            extra={"op": self.op, "group": self.group, "tag": self.tag, "seq": self.seq, "elapsed": elapsed},
+            extra={
+                "op": self.op,
+                "group": self.group,
+                "rank": self.rank,
+                "tag": self.tag,
+                "seq": self.seq,
+                "elapsed": elapsed,
+                "arrived": arrived,
+                "missing": missing,
+            },
         )
 
 
@@ -221,6 +234,22 @@ class StoreLink(ABC):
 
         Of each group the 64 oldest open rounds are told, and up to 1,024 of the ranks that arrived or are missing.
         """
+
+    async def trace(self, after: int = 0, most: int = HAPPENINGS_READ, group: str = "") -> Excerpt:
+        """What happened on the store, to its groups: the newest that it still knows, oldest first.
+
+        Args:
+            after: only happenings with a higher number: the `next` of the last excerpt. A negative one: as many of the
+                newest.
+            most: as many at most, and never more than 2,000.
+            group: only those of this group; empty: of all that this member may see.
+
+        Raises:
+            NotImplementedError: this store keeps no trace.
+            AuthenticationError: this member's token is not for that group.
+            StoreLostError: the link ended.
+        """
+        raise NotImplementedError("this store keeps no trace")
 
     @abstractmethod
     async def close(self) -> None:

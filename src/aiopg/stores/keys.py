@@ -59,19 +59,28 @@ class KeyCall(Timed[KeyTimeoutError]):
 
     def warn(self, arrived: Places, missing: Places) -> None:
         """Log that the call waits for long, and for what."""
+        lacks: list[str] | None = None
         if missing is None or arrived is None:
             what = "the store did not say what is missing"
         elif self.expected is not None:
             what = f"{len(arrived)}/{self.expected} arrived"
         else:
-            what = f"missing: {describe_keys([self.keys[place] for place in missing])}"
+            lacks = [self.keys[place] for place in missing]
+            what = f"missing: {describe_keys(lacks)}"
         logger.warning(
             "%s of %s waits for %.0f s; %s",
             self.op,
             describe_keys(self.keys),
             self.elapsed,
             what,
-            extra={"op": self.op, "keys": self.keys, "elapsed": self.elapsed},
+            extra={
+                "op": self.op,
+                "keys": self.keys,
+                "elapsed": self.elapsed,
+                "missing": lacks,
+                "arrived": None if arrived is None else len(arrived),
+                "expected": self.expected,
+            },
         )
 
 

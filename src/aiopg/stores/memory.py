@@ -11,16 +11,19 @@ import itertools
 import math
 import os
 import threading
+import time
 import weakref
 from urllib.parse import urlsplit
 
 from aiopg._core.engine import Engine, Events
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Command, Event
+from aiopg._core.recorder import HAPPENINGS_KEPT, Recorder
 from aiopg._core.replies import SessionId
 from aiopg.errors import GroupClosedError
 from aiopg.stores._engine_link import EngineLink
 from aiopg.stores.base import Capabilities
+from aiopg.version import __version__
 
 __all__ = ["MemoryHub", "MemoryLink"]
 
@@ -30,9 +33,10 @@ class MemoryHub:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._engine = Engine(self.limits, {"pid": os.getpid()})
+        self._engine = Engine(self.limits, {"pid": os.getpid(), "version": __version__})
         self._lock = threading.RLock()  # stores of several event loops may share this hub
         self._now = -math.inf
+        self._is_observed = False
         self._stores: weakref.WeakValueDictionary[SessionId, MemoryLink] = weakref.WeakValueDictionary()
         self._ids = itertools.count(1)
         self._alarm_at = math.inf
@@ -66,7 +70,7 @@ class MemoryHub:
         """A link is closed: its members are lost."""
         with self._lock:
             self._stores.pop(session, None)
-            self._post(self._engine.end_session(session, reason))
+            self._post(self._engine.end_session(session, reason, self._move_on(now)))
             if self._alarm_of == session:
                 self._alarm_at = math.inf
             self._set_alarm(self._move_on(now))
@@ -82,6 +86,10 @@ class MemoryHub:
     def _move_on(self, now: float) -> float:
         """Loops count alike, but uvloop's is up to a pass behind the others."""
         self._now = max(self._now, now)
+        if not self._is_observed:
+            self._is_observed = True
+            recorder = Recorder(HAPPENINGS_KEPT, now, time.time)
+            self._engine.observe(recorder, lambda: len(self._stores))
         return self._now
 
     def _expire(self, now: float) -> None:

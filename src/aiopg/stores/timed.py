@@ -44,10 +44,11 @@ class Timed(ABC, Generic[E]):
             error.outcome = Outcome.UNKNOWN
         return error
 
-    def withdrawn(self, arrived: Places, missing: Places) -> E:
-        """The same where the store holds no trace of the call."""
+    def withdrawn(self, arrived: Places, missing: Places, trace: Sequence[str] = ()) -> E:
+        """The same where the store holds no trace of the call. `trace`: lines that the error carries."""
         error = self._timeout(arrived, missing)
         error.outcome = Outcome.NOT_APPLIED
+        error.carry(trace)
         return error
 
     @abstractmethod

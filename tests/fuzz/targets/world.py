@@ -55,11 +55,13 @@ from aiopg._core.messages import (
     Tag,
     Take,
     TakeBack,
+    Trace,
     Vacate,
     Void,
     Watch,
 )
 from aiopg._core.parts import join_parts
+from aiopg._core.recorder import Recorder
 from aiopg.errors import ProtocolError
 
 __all__ = ["ABOUT", "LOW", "STEP", "Calm", "Carrier", "World"]
@@ -120,6 +122,7 @@ class Calm:
         self._exchange = exchange
         self.carrier = Carrier()
         self.carrier.told = []
+        exchange.engine.observe(Recorder(64, 0.0))
         self._lines = [exchange.open(id, b"s" * 32, 5.0, [], ("calm",)) for id in CALM]
         self._turn = 0
         for rank, line in enumerate(self._lines):
@@ -149,6 +152,8 @@ class Calm:
     def describe(self) -> list[object]:
         """How their group looks from outside."""
         described: Any = self._exchange.engine.describe(("calm",))
+        for group in described["groups"]:
+            del group["since"], group["silent"]  # ages, and the turns come at other times where others are about
         return [described["groups"], described["rounds"], described["bytes"], described["members"]]
 
     def end(self) -> None:
@@ -300,7 +305,11 @@ class World:
     def _other(self, line: Line, a: int, b: int, c: int, d: int) -> Message:
         if b > 250:
             return FROM_A_STORE[a & 3]
-        return Watch(self._call(line, d), _seat(a), NUMBERS[c & 7]) if b & 3 else Status(self._call(line, d))
+        if b & 3:
+            return Watch(self._call(line, d), _seat(a), NUMBERS[c & 7])
+        if b & 4:
+            return Trace(self._call(line, d), NUMBERS[c & 7], NUMBERS[c >> 3 & 7], GROUPS[a & 7])
+        return Status(self._call(line, d))
 
     def _keys(self, line: Line, a: int, b: int, c: int, d: int) -> Message:
         """One of the commands of key spaces, those of a group's mostly."""
