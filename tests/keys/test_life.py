@@ -390,7 +390,8 @@ async def test_a_store_in_memory_has_one_timer_for_all_ends(no_task_left: None) 
         loop.call_later = call_later  # type: ignore[method-assign]
 
     def under_way() -> list[asyncio.TimerHandle]:
-        return [timer for timer in timers if timer.when() > loop.time() + 10 and not timer.cancelled()]
+        late = [timer for timer in timers if hasattr(timer, "when")]  # uvloop has no timer for what is due at once
+        return [timer for timer in late if timer.when() > loop.time() + 10 and not timer.cancelled()]
 
     assert len(timers) > 5
     assert len(under_way()) == 1

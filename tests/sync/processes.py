@@ -36,7 +36,8 @@ def say_when_waiting(group):
     def watch():
         while not any(call.op != "join" for call in group.pending()):
             time.sleep(0.005)
-        say("waiting")
+        # Not by print: a program that ends while this thread holds the lock of stdout is aborted by Python.
+        os.write(1, b"waiting\\n")
     threading.Thread(target=watch, daemon=True).start()
 
 """

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,8 +44,9 @@ from aiopg.group._numbers import Numbers
 from aiopg.keys import DEFAULT_TIMEOUT, AsyncStore
 from aiopg.server.hosting import HostedStore
 from aiopg.stores.base import Buffer, Call, Member, Parts, StoreLink, Tag
+from aiopg.telemetry import Observed, find_telemetry
 
-__all__ = ["DEFAULT_TIMEOUT", "GroupBase", "PendingCall"]
+__all__ = ["DEFAULT_TIMEOUT", "GroupBase"]
 
 logger = logging.getLogger("aiopg.group")
 
@@ -58,22 +58,6 @@ RECENT_ENTRIES = 1024
 
 _DECIDED = (CollectiveMismatchError, DataExpiredError, GroupAbortedError, PayloadTooLargeError, PeerLostError)
 """Errors that are the outcome of the call's number; after any other one, the number was not used."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingCall:
-    """One call of this group that waits."""
-
-    op: str
-    """Name of the call ("barrier", "recv", "join", ...)."""
-    tag: Tag
-    """Its tag."""
-    seq: int
-    """Its number among the calls of its kind and tag, from 1; 0 for a join."""
-    elapsed: float
-    """Seconds since it was made."""
-    remaining: float
-    """Seconds until its deadline; `math.inf` without one."""
 
 
 _running_loop = asyncio.get_running_loop
@@ -124,7 +108,8 @@ class GroupBase:
         self._in_line = 0  # calls that wait for the join, or for their turn behind it
         self._joiner: asyncio.Task[Any] | None = None  # who waits in the store's join; None once close() ended that
         self._numbers = Numbers()
-        self._calls: dict[Call, None] = {}  # those under way, oldest first
+        self._calls: dict[Call, Observed | None] = {}  # those under way, oldest first
+        self._telemetry = find_telemetry()
         self._owns_store = False
         self._hosted: HostedStore | None = None
         self._leaves_last = False
@@ -135,14 +120,17 @@ class GroupBase:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
-        if self._closed:
-            state = "closed"
-        else:
-            state = f"incarnation {self._member.incarnation}" if self._member else "not joined"
+        state = f"incarnation {self._member.incarnation}" if self._state == "joined" and self._member else self._state
         return (
             f"<{type(self).__name__} {self.name!r} rank {self.rank} of {self.world_size}, {state}, "
             f"{len(self._calls)} calls waiting, at {self._link.url}>"
         )
+
+    @property
+    def _state(self) -> str:
+        if self._closed:
+            return "closed"
+        return "joined" if self._member else "joining" if self._in_line else "not joined"
 
     # ---------------------------------------------------------------------------------------------- life cycle
 
@@ -187,18 +175,20 @@ class GroupBase:
     async def _take_seat(self, join: Call, takeover: bool) -> Member:
         self._check_open()
         self._loop = join.loop
-        self._calls[join] = None
+        self._begin(join)
         task = self._joiner = asyncio.current_task()
         try:
             member = await self._link.join(join, self.world_size, ttl=self.data_expiration_seconds, takeover=takeover)
-        except asyncio.CancelledError:
+        except BaseException as error:
+            self._end(join, error)
             # Like asyncio.timeout: a cancellation that was close()'s alone becomes close()'s error.
-            if self._joiner is None and task is not None and task.uncancel() == 0:
+            was_cancelled = isinstance(error, asyncio.CancelledError)
+            if was_cancelled and self._joiner is None and task is not None and task.uncancel() == 0:
                 self._check_open()
             raise
         finally:
             self._joiner = None
-            del self._calls[join]
+        self._end(join)
         try:
             self._check_open()
         except GroupClosedError:
@@ -259,7 +249,13 @@ class GroupBase:
             await member.leave(Call("leave", self.name, self.rank, 0, 0, loop, now, now + CLOSE_SECONDS))
         except (FencedError, StoreError, GroupClosedError, TimeoutError) as error:
             # The store sees the connection end and tells the others all the same.
-            logger.info("rank %d left group %r without the store's goodbye: %s", self.rank, self.name, error)
+            logger.info(
+                "rank %d left group %r without the store's goodbye: %s",
+                self.rank,
+                self.name,
+                error,
+                extra={"group": self.name, "rank": self.rank, "reason": str(error)},
+            )
 
     async def __aenter__(self) -> Self:
         await self.join()
@@ -274,15 +270,6 @@ class GroupBase:
                     await self.abort(f"{type(exc).__name__}: {exc}")
         finally:
             await self.close()
-
-    def pending(self) -> tuple[PendingCall, ...]:
-        """The calls of this rank that wait right now, oldest first."""
-        return tuple(
-            PendingCall(
-                op=call.op, tag=call.tag, seq=call.seq, elapsed=call.elapsed, remaining=call.deadline - call.loop.time()
-            )
-            for call in self._calls
-        )
 
     async def expire_data(self) -> None:
         """Have the store drop what waited longer than data_expiration_seconds, now rather than soon.
@@ -324,7 +311,7 @@ class GroupBase:
         """A call of this group that begins now. Raises what makes it impossible.
 
         `counted`: it is under way from here on, under the next number of that. To be asked for before the first await,
-        so that call order is order; `del self._calls[call]` or `_give_up` is to follow.
+        so that call order is order; `_end` or `_give_up` is to follow.
         """
         if self._closed:
             self._check_open()
@@ -344,12 +331,27 @@ class GroupBase:
         call = Call(op, self.name, self.rank, tag, 0, loop, now, now + seconds)
         if counted is not None:
             call.seq = self._numbers.take((counted, tag))
-            self._calls[call] = None
+            self._begin(call)
         return call
+
+    def _begin(self, call: Call) -> None:
+        """The call is under way; `_end` is to follow."""
+        telemetry, observed = self._telemetry, None
+        if telemetry is not None:
+            observed = telemetry.begin(
+                call.op, group=self.name, rank=self.rank, world_size=self.world_size, tag=str(call.tag), seq=call.seq
+            )
+        self._calls[call] = observed
+
+    def _end(self, call: Call, error: BaseException | None = None) -> None:
+        """The call is over, and this is what it came to."""
+        observed = self._calls.pop(call)
+        if observed is not None:
+            observed.end(error, seq=call.seq)  # it may have gone on under the next number
 
     def _give_up(self, counted: Hashable, call: Call, error: BaseException) -> None:
         """The call failed with this error; its number is given back if it left no trace."""
-        del self._calls[call]
+        self._end(call, error)
         if not isinstance(error, _DECIDED):
             self._numbers.give_back((counted, call.tag), call.seq)
 

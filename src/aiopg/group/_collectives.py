@@ -170,12 +170,12 @@ class Collectives(GroupBase):
                 member.keep(call, root, detail, parts, result)
                 self._give_up("round", call, error)
                 raise
-            except BaseException:
-                del self._calls[call]
+            except BaseException as error:
+                self._end(call, error)
                 raise
         else:
             decoded = None
-        del self._calls[call]
+        self._end(call)
         if parts:
             self.entries.append((f"{op}, tag {tag!r}", monotonic()))
         return result if decoded is None else decoded

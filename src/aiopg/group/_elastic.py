@@ -121,11 +121,13 @@ class Elastic(GroupBase):
         if member is None:
             raise GroupClosedError(f"group {self.name!r} was not joined yet, so it cannot form anew")
         said = bytes(self._encode(metadata))
-        self._calls[call] = None
+        self._begin(call)
         try:
             place = await member.reform(call, ttl=self.data_expiration_seconds, metadata=said)
-        finally:
-            del self._calls[call]
+        except BaseException as error:
+            self._end(call, error)
+            raise
+        self._end(call)
         try:
             made = type(self)(
                 place.rank, place.world_size, self._link, self.socket, self.data_expiration_seconds,

@@ -21,6 +21,7 @@ from aiopg.group._elastic import Elastic
 from aiopg.group._environment import read_environment
 from aiopg.group._members import Members
 from aiopg.group._messages import Messages
+from aiopg.group._pending import Pending
 from aiopg.group._rendezvous import PAUSE_SECONDS, Access, Search
 from aiopg.group._torchrun import form_by_agent
 from aiopg.server.hosting import StoreHost, check_host
@@ -33,7 +34,7 @@ __all__ = ["AsyncStatelessGroup"]
 Group = TypeVar("Group", bound="AsyncStatelessGroup")
 
 
-class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
+class AsyncStatelessGroup(Messages, Collectives, Members, Elastic, Pending):
     """A group of `world_size` processes that exchange objects, as one of them sees it.
 
     An object and not global state: a process can be in any number of groups, overlapping, formed in any order. Made
@@ -177,7 +178,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic):
         """Form a group over a store that already runs; returns when every rank has called it.
 
         Args:
-            url: `aiopg://host:port`, `unix:///path` or `memory://name`.
+            url: `aiopg://host:port`, `unix:///path`, `memory://name`, `redis://...` or `etcd://...`, see `open_link`.
             rank, world_size, group, token, ssl, data_expiration_seconds, store_timeout, codec, reconnect_grace,
                 takeover: as for `create`.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aiopg.keys import LinkSpace, Space
-from aiopg.stores.base import Call, StoreLink
+from aiopg.keys._observed import told_of
+from aiopg.stores.base import Call, Member, StoreLink
 from aiopg.stores.keys import KeyCall, Keys
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class GroupSpace(Space):
         if group._in_line:
             return None  # others wait for the join, and who comes now queues up behind them
         if self._keys is None and group._member is not None:
-            self._keys = self.link.keys(group._member)
+            self._keys = self._told_of(group._member)
         return self._keys
 
     async def enter(self, call: KeyCall) -> Keys:
@@ -43,8 +44,11 @@ class GroupSpace(Space):
         join = Call(call.op, group.name, group.rank, 0, 0, call.loop, call.started, call.deadline)
         member = await group._join(join)
         if self._keys is None:
-            self._keys = self.link.keys(member)
+            self._keys = self._told_of(member)
         return self._keys
+
+    def _told_of(self, member: Member) -> Keys:
+        return told_of(self.link.keys(member), group=self._group.name, rank=self._group.rank)
 
     def describe(self) -> str:
         group = self._group

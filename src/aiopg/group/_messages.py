@@ -60,7 +60,7 @@ class Messages(GroupBase):
         except BaseException as error:
             self._give_up(counted, call, error)
             raise
-        del self._calls[call]
+        self._end(call)
         self.send_dst_counter[dst] += 1
         self.entries.append((f"send to {dst}, tag {tag!r}", monotonic()))
 
@@ -96,7 +96,7 @@ class Messages(GroupBase):
             raise
         if len(payload) > LARGE_BYTES:
             return await self._decode_large(call, counted, member, payload)
-        del self._calls[call]
+        self._end(call)
         self.recv_src_counter[src] += 1
         return self._decode(payload)
 
@@ -123,11 +123,11 @@ class Messages(GroupBase):
             member.give_back(src, call.tag, payload)
             self._give_up(counted, call, error)
             raise
-        except BaseException:
-            del self._calls[call]
+        except BaseException as error:
+            self._end(call, error)
             self.recv_src_counter[src] += 1
             raise
-        del self._calls[call]
+        self._end(call)
         self.recv_src_counter[src] += 1
         return obj
 

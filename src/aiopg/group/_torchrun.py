@@ -97,6 +97,7 @@ def _warn_of_loopback(listener: socket.socket, host: str, world_size: int) -> No
             "give torchrun --local-addr (or --master-addr) with an address that they can",
             host,
             address,
+            extra={"host": host, "address": str(address)},
         )
 
 

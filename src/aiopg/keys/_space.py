@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 
 from aiopg import forks
 from aiopg.errors import ForkError, WrongThreadError
+from aiopg.keys._observed import told_of
 from aiopg.stores.base import StoreLink
 from aiopg.stores.keys import KeyCall, Keys
 
@@ -71,7 +72,7 @@ class LinkSpace(Space):
 
     def keys(self) -> Keys:
         if self._keys is None:
-            self._keys = self.link.keys()
+            self._keys = told_of(self.link.keys())
         return self._keys
 
     async def enter(self, call: KeyCall) -> Keys:

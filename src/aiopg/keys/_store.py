@@ -72,6 +72,7 @@ class AsyncStore(KeyVerbs):
         self._space = space
         self._underlying: Self | None = None
         self._owns_link = False
+        self._closed = False
         self._open_again: Opener | None = None
 
     @classmethod
@@ -91,7 +92,7 @@ class AsyncStore(KeyVerbs):
         timeout: float = DEFAULT_TIMEOUT,
         reconnect_grace: float = 5.0,
     ) -> Self:
-        """Open a store that runs, or is coming up: `aiopg://host:port`, `unix:///path` or `memory://name`.
+        """Open a store that runs, or is coming up: `aiopg://host:port`, `unix:///path`, `memory://name`, ...
 
         Args:
             url: where it is.
@@ -132,6 +133,7 @@ class AsyncStore(KeyVerbs):
         nothing, since others use that link.
         """
         if self._owns_link and not self._is_forked:
+            self._closed = True
             await self.link.close()
 
     async def __aenter__(self) -> Self:
@@ -164,7 +166,8 @@ class AsyncStore(KeyVerbs):
     def __repr__(self) -> str:
         space = self._space.describe()
         prefix = f" prefix {self.prefix!r}" if self.prefix else ""
-        return f"<{type(self).__name__} {self.url}{f' {space}' if space else ''}{prefix}>"
+        closed = ", closed" if self._closed else ""
+        return f"<{type(self).__name__} {self.url}{f' {space}' if space else ''}{prefix}{closed}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -41,8 +41,8 @@ class StatelessGroup:
 
     Args:
         rank, world_size: this process's place.
-        store: URL of a store that runs (`aiopg://host:port`, `unix:///path`, `memory://name`); a `Store` in hand
-            has an event loop of its own and cannot be used here, but its `url` can.
+        store: URL of a store that runs (`aiopg://host:port`, `unix:///path`, `memory://name`, `redis://...`,
+            `etcd://...`); a `Store` in hand has an event loop of its own and cannot be used here, but its `url` can.
         socket: kept as an attribute only.
         data_expiration_seconds, group, codec, store_timeout: as for `AsyncStatelessGroup`.
     """
@@ -266,6 +266,16 @@ class StatelessGroup:
 
         async def look() -> tuple[PendingCall, ...]:
             return self._group.pending()
+
+        return self._runner.call(look)
+
+    def describe(self) -> dict[str, object]:
+        """See `AsyncStatelessGroup.describe`; the calls of all threads. It works in a group that was closed, too."""
+        if self._runner.closed:
+            return self._group.describe()
+
+        async def look() -> dict[str, object]:
+            return self._group.describe()
 
         return self._runner.call(look)
 
