@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Program, StartAiopg
+from aiopg.cli._main import _parser
+
+from .programs import Program, RunAiopg, StartAiopg
 
 
 @pytest.fixture
@@ -28,3 +30,15 @@ def start_on_each_loop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
         environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with ExitStack() as programs:
         yield lambda *arguments: programs.enter_context(closing(Program(*arguments, environment=environment)))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> RunAiopg:
+    """Runs the command `aiopg` in this process, on the loop of the test: for the many that are quick then."""
+
+    async def run(*arguments: str) -> tuple[int, str, str]:
+        options = _parser().parse_args(arguments)
+        code = await options.command(options)
+        return code, *capsys.readouterr()
+
+    return run

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import IO, TypeAlias
 
-__all__ = ["Program", "StartAiopg"]
+__all__ = ["Program", "RunAiopg", "StartAiopg"]
 
 
 class Program:
@@ -23,6 +23,11 @@ class Program:
         )
         assert self._process.stdout is not None
         self.stdout: IO[bytes] = self._process.stdout
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def line(self) -> str:
         """The next line of its output."""
@@ -57,3 +62,6 @@ class Program:
 
 StartAiopg: TypeAlias = Callable[..., Program]
 """`start("run", "-n", "2", ...)`"""
+
+RunAiopg: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]
+"""`await run("status", url)`: the exit code, and all that was written to standard output and standard error."""

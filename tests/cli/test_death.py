@@ -15,12 +15,13 @@ from aiopg import AsyncStatelessGroup, PeerLostError
 
 async def main():
     group = await AsyncStatelessGroup.from_env()
+    if group.rank != 1:
+        # The team is stopped when rank 1 ends; what we were told is to be seen all the same.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
     await group.barrier()
     if group.rank == 1:
         print(os.getpid(), flush=True)
         exec(sys.argv[1])
-    # The team is stopped now; what we were told is to be seen all the same.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
     try:
         await group.barrier()
     except PeerLostError as error:

@@ -58,7 +58,7 @@ async def demo(options: argparse.Namespace) -> int:
             # At a store that others use too, another demo may be on.
             group = "demo" if options.store is None else f"demo-{os.getpid()}"
             return await show(place, options.n, group)
-    except (AuthenticationError, StoreUnreachableError, ValueError) as error:
+    except (AuthenticationError, StoreUnreachableError, ValueError, ImportError) as error:
         print(f"aiopg demo: {error}", file=sys.stderr)
         return BAD_ARGUMENT
 

@@ -102,11 +102,13 @@ async def straggler(group: AsyncStatelessGroup, stage: AsyncStatelessGroup) -> S
             await group.barrier(timeout=timeout)
             break
         except GroupTimeoutError as error:
-            if missing is None:
-                missing = error.missing or ()
+            if missing is None and error.missing is not None:  # a store far away may say it too late, the first time
+                missing = error.missing
                 await stage.send(f"{type(error).__name__}: {error}", stage.world_size - 1, tag=NOTE)
         tries += 1
         timeout = SPREAD if tries == 2 else POLL
+    if missing is None:
+        await stage.send("nobody told me who was missing", stage.world_size - 1, tag=NOTE)
     return Seen(missing, f"it came, and the same barrier got through at try number {tries}", time.monotonic() - started)
 
 

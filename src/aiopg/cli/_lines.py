@@ -7,7 +7,7 @@ import stat
 
 import anyio
 
-__all__ = ["LINE_LIMIT", "Lines", "Outlet", "pump"]
+__all__ = ["LINE_LIMIT", "Footer", "Lines", "Outlet", "pump"]
 
 LINE_LIMIT = 64 * 1024
 """Bytes of one line that are held back until its end comes; a longer line is passed on in parts of this size."""
@@ -45,6 +45,16 @@ class Lines:
         return b"".join(b"%b%b\n" % (self._prefix, part) for part in parts)
 
 
+CLEAR_LINE = b"\r\x1b[K"
+
+
+class Footer:
+    """The last line of a terminal, which stays below what is written there."""
+
+    def __init__(self) -> None:
+        self.text = b""
+
+
 class Outlet:
     """A file descriptor to write to without ever making the event loop wait: a store may run on that loop.
 
@@ -54,17 +64,33 @@ class Outlet:
     Args:
         fd: the file descriptor.
         lock: one for all outlets that may lead to the same place, so that what is written at once stays together.
+        footer: likewise.
     """
 
-    def __init__(self, fd: int, lock: anyio.Lock) -> None:
+    def __init__(self, fd: int, lock: anyio.Lock, footer: Footer) -> None:
         self._fd = fd
         self._lock = lock
+        self._footer = footer
+        self.is_terminal = os.isatty(fd)
         mode = os.fstat(fd).st_mode
-        self._may_wait = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd)
+        self._may_wait = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or self.is_terminal
 
     async def write(self, data: bytes) -> None:
-        """Write all of it. Raises `OSError` if it cannot be, `BrokenPipeError` if nobody reads."""
+        """Write all of these lines. Raises `OSError` if it cannot be, `BrokenPipeError` if nobody reads."""
+        await self._write(data, self._footer.text)
+
+    async def keep_below(self, text: str) -> None:
+        """On a terminal: have this line below all others, cut to its width; an empty one goes. Raises as `write`."""
+        if self.is_terminal and text.encode() != self._footer.text:
+            columns = os.get_terminal_size(self._fd).columns
+            before, self._footer.text = self._footer.text, text[: columns - 1].encode()
+            await self._write(b"", before)
+
+    async def _write(self, data: bytes, below: bytes) -> None:
+        """`below`: what the last line is while we have not written."""
         async with self._lock:
+            if self.is_terminal and (below or self._footer.text):
+                data = CLEAR_LINE + data + self._footer.text
             left = memoryview(data)
             while left:
                 if self._may_wait:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from aiopg import __version__
-from aiopg.cli import _certs, _demo, _run, _serve, _token
+from aiopg.cli import _certs, _demo, _run, _serve, _status, _token, _top, _trace, doctor
 from aiopg.loops import fast_loop
 
 __all__ = ["main"]
@@ -49,6 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"aiopg {__version__}")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for module in (_serve, _run, _demo, _token, _certs):
+    for module in (_serve, _run, _status, _top, _trace, doctor, _demo, _token, _certs):
         module.add_parser(commands)
     return parser

@@ -58,11 +58,13 @@ async def run(options: argparse.Namespace) -> int:
     # the ranks. Its port is 0, and it is held from here on: no other program can take it before the ranks come.
     token = None if options.store else os.environ.get(VARIABLE) or new_token()
     try:
-        async with venue(options.store, options.host, token) as (url, on_end):
+        async with venue(options.store, options.host, token) as (url, on_end, look):
             secret = {} if token is None else {VARIABLE: token}
             places = [rank_environment(url, rank, options.n, options.group) | secret for rank in range(options.n)]
-            return await Team("aiopg run", program, places, on_end).run()
-    except (AuthenticationError, ValueError) as error:
+            # In a store of our own there is nobody else's group.
+            group = (options.group or "default") if options.store else options.group
+            return await Team("aiopg run", program, places, on_end).run(look, group)
+    except (AuthenticationError, ValueError, ImportError) as error:
         print(f"aiopg run: {error}", file=sys.stderr)
         return BAD_ARGUMENT
     except StoreUnreachableError as error:

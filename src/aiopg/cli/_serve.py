@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from aiopg.errors import AddressInUseError, JournalCorruptError, StoreUnreachableError, UsageError
+from aiopg.observe.http import HttpAddress, SidePort
 from aiopg.server import StoreServer
 from aiopg.server.collecting import collect_seldom
 from aiopg.server.descriptors import raise_limit
@@ -57,6 +58,12 @@ def add_parser(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         default="batch",
         help="what the journal survives: a power cut (batch, the default), or only the end of this process (off)",
     )
+    parser.add_argument(
+        "--http",
+        metavar="[HOST:]PORT",
+        help="serve a page that shows who waits for whom, and metrics, on this address too (on 127.0.0.1 by default; "
+        "port 0 takes a free one); its URL is the second line of the output. Who looks must know a token as members do",
+    )
     parser.set_defaults(command=serve)
 
 
@@ -71,11 +78,16 @@ async def serve(options: argparse.Namespace) -> int:
         try:
             tokens = None if options.token_file is None else read_tokens(options.token_file)
             named = any((options.tls_cert, options.tls_key, options.tls_ca))
+            tls = Tls(options.tls_cert, options.tls_key, options.tls_ca) if named else None
             server = StoreServer(
-                options.host, options.port, path=path, token=tokens, insecure=options.insecure,
-                ssl=Tls(options.tls_cert, options.tls_key, options.tls_ca) if named else None,
+                options.host, options.port, path=path, token=tokens, insecure=options.insecure, ssl=tls,
                 journal=options.journal, fsync=options.fsync,
             )  # fmt: skip
+            side = None
+            if options.http is not None:
+                address = HttpAddress.parse(options.http)
+                side = SidePort(server, address, token=tokens, insecure=options.insecure, ssl=tls)
+                await side.start()
             await server.start()
         except (AddressInUseError, StoreUnreachableError) as error:
             return _refuse(f"cannot serve on {error.address}: {error.reason}")
@@ -83,12 +95,16 @@ async def serve(options: argparse.Namespace) -> int:
             return _refuse(str(error))
         try:
             print(server.address, flush=True)
-            return await _wait_for_the_end(server, signals, options.token_file)
+            if side is not None:
+                print(side.url, flush=True)
+            return await _wait_for_the_end(server, side, signals, options.token_file)
         finally:
             await server.close()
 
 
-async def _wait_for_the_end(server: StoreServer, signals: AsyncIterator[signal.Signals], token_file: str | None) -> int:
+async def _wait_for_the_end(
+    server: StoreServer, side: SidePort | None, signals: AsyncIterator[signal.Signals], token_file: str | None
+) -> int:
     """Until a signal comes (0), or the journal cannot be written any more (1)."""
     code = 0
     async with anyio.create_task_group() as tasks:
@@ -101,20 +117,24 @@ async def _wait_for_the_end(server: StoreServer, signals: AsyncIterator[signal.S
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(fail)
+        if side is not None:
+            tasks.start_soon(side.run)
         async for signum in signals:
             if signum != signal.SIGHUP:
                 break
             assert token_file is not None
-            _read_tokens_again(server, token_file)
+            _read_tokens_again(server, side, token_file)
         tasks.cancel_scope.cancel()
     return code
 
 
-def _read_tokens_again(server: StoreServer, token_file: str) -> None:
+def _read_tokens_again(server: StoreServer, side: SidePort | None, token_file: str) -> None:
     """The tokens of the file from here on; those from before where it is not in order."""
     try:
         tokens = read_tokens(token_file)
         server.accept_tokens(tokens)
+        if side is not None:
+            side.accept_tokens(tokens)
         print(f"aiopg serve: {len(tokens)} tokens from {token_file} are accepted from here on", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"aiopg serve: the tokens stay as they were: {error}", file=sys.stderr)

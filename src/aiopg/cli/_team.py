@@ -12,7 +12,8 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from aiopg.address import Address
-from aiopg.cli._lines import Lines, Outlet, pump
+from aiopg.cli._joining import Look, tell_joining
+from aiopg.cli._lines import Footer, Lines, Outlet, pump
 from aiopg.cli._process import RankProcess, exit_code
 from aiopg.processes import describe_end
 
@@ -52,18 +53,23 @@ class Team:
         self._command = command
         self._environments = environments
         self._on_end = on_end
-        lock = anyio.Lock()
-        self._stdout = Outlet(sys.stdout.fileno(), lock)
-        self._stderr = Outlet(sys.stderr.fileno(), lock)
+        lock, footer = anyio.Lock(), Footer()
+        self._stdout = Outlet(sys.stdout.fileno(), lock, footer)
+        self._stderr = Outlet(sys.stderr.fileno(), lock, footer)
         self._live: set[RankProcess] = set()
         self._code: int | None = None
         """Exit code of whatever ended the team first."""
         self._tasks: TaskGroup
 
-    async def run(self) -> int:
-        """Run to the end of all ranks; returns the exit code: that of the first failure, or 0."""
+    async def run(self, look: Look | None = None, group: str | None = None) -> int:
+        """Run to the end of all ranks; returns the exit code: that of the first failure, or 0.
+
+        `look`: asks the store what is in it. Then it is told who has joined `group`, while it forms.
+        """
         async with anyio.create_task_group() as self._tasks:
             await self._tasks.start(self._heed_signals)
+            if look is not None:
+                self._tasks.start_soon(self._tell_joining, look, group)
             async with anyio.create_task_group() as ranks:
                 for rank in range(len(self._environments)):
                     ranks.start_soon(self._run_rank, rank)
@@ -115,6 +121,12 @@ class Team:
                 self._stop(signal.SIGTERM, 128 + signal.SIGPIPE)
             elif self._stop(signal.SIGTERM, 1):
                 await self._say(f"cannot pass the output on: {error.strerror}")
+
+    async def _tell_joining(self, look: Look, group: str | None) -> None:
+        try:
+            await tell_joining(self._name, look, group, self._stderr)
+        except OSError:
+            pass  # as for `_say`: the ranks' own output says so too
 
     async def _heed_signals(self, *, task_status: TaskStatus[None]) -> None:
         heeded = [signal.SIGINT, signal.SIGTERM]

@@ -1,0 +1,45 @@
+"""`/api/trace`: the store's happenings as Chrome's trace-event JSON (`observe.chrome`)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio.to_thread
+
+from aiopg._core.scopes import Scope, allows
+from aiopg.observe.chrome import chrome_trace
+from aiopg.observe.http._feed import HAPPENINGS_ASKED, Feed
+from aiopg.observe.http._scoped import narrow
+from aiopg.stores.base import Happening
+
+__all__ = ["chrome_json"]
+
+EXCERPTS = 16
+"""Of a store that goes on while it is read, no more is read than it could have kept."""
+
+
+async def chrome_json(feed: Feed, scope: Scope, group: str | None, seconds: float) -> str:
+    """What happened in the last `seconds` to the groups that may be seen, or to one of them, as far as it is kept.
+
+    Raises `StoreLostError`.
+    """
+    after, now, epoch = 0, 0.0, None
+    found: list[Happening] = []
+    for _ in range(EXCERPTS):
+        epoch, now, after, told, *_ = await feed.source.trace(after, HAPPENINGS_ASKED)
+        found += [Happening(*one) for one in told]
+        if len(told) < HAPPENINGS_ASKED:
+            break
+    status = narrow(await feed.refresh(), scope)
+    shown = [
+        one
+        for one in found
+        if one.at >= now - seconds and allows(scope, one.group) and (group is None or one.group == group)
+    ]
+    # In a thread: all that a store keeps is megabytes of JSON, and pages that are open want their share.
+    return await anyio.to_thread.run_sync(_write, shown, now, epoch, status)
+
+
+def _write(shown: list[Happening], now: float, epoch: float | None, status: dict[str, Any]) -> str:
+    return json.dumps(chrome_trace(shown, now=now, epoch=epoch, status=status))
