@@ -46,6 +46,7 @@ ENTRIES = {
     "aiopg-uvloop": Entry("aiopg (uvloop)", "aiopg_async:OnUvloop", foreign=False),
     "aiopg-asyncio": Entry("aiopg (asyncio)", "aiopg_async:OnAsyncio", foreign=False),
     "aiopg-sync": Entry("aiopg sync", "aiopg_sync:Sync", foreign=False),
+    "aiopg-redis": Entry("aiopg over Redis (uvloop)", "aiopg_redis:OverRedis", needs="redis-server", foreign=False),
     "floor": Entry("floor: a star in C", "floor:Floor", ("floor",), BASIC, needs="cc", foreign=False),
 }
 

@@ -11,8 +11,6 @@ are pickled on each call. The server is a child process of rank 0 that saves not
 
 import io
 import pickle
-import socket
-import subprocess
 import time
 from typing import Any
 
@@ -20,6 +18,7 @@ import redis
 
 from benchmarks import peers
 from benchmarks.contestants.base import FORM_SECONDS, BlockingContestant, Seat
+from benchmarks.contestants.redis_server import RedisServer
 
 BARRIER = """
 if redis.call('INCR', 'arrived') == tonumber(ARGV[1]) then
@@ -86,29 +85,22 @@ class _Calls:
 class Redis(BlockingContestant):
     def __init__(self) -> None:
         self._client: Any = None
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: RedisServer | None = None
 
     def versions(self) -> dict[str, str]:
         return {"redis-py": redis.__version__, "redis-server": peers.redis_version()}
 
     def form(self, seat: Seat) -> _Calls:
-        if seat.listener is not None:
-            self._serve(seat.host, seat.port, seat.listener)
+        self._server = RedisServer(seat)
         _await_answer(seat)
         self._client = redis.Redis(seat.host, seat.port)
         return _Calls(self._client, seat.rank, seat.world_size)
-
-    def _serve(self, host: str, port: int, listener: socket.socket) -> None:
-        listener.close()  # redis-server takes no listening socket, so it binds the port anew
-        command = ["redis-server", "--bind", host, "--port", str(port), "--save", "", "--appendonly", "no"]
-        self._server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def close(self) -> None:
         self._client.close()
         self._client = None
         if self._server is not None:
-            self._server.terminate()
-            self._server.wait()
+            self._server.stop()
             self._server = None
 
 
