@@ -12,8 +12,8 @@ VLLM := benchmarks/.peers/vllm-0.33.0
 help:
 	@echo "make demo         real processes form a group and exchange objects"
 	@echo "make test         all tests"
-	@echo "make test-screens what is seen in a browser and in a terminal (needs chromium, chromium-driver and tmux)"
-	@echo "make test-tls     the tests of many processes once more, over TLS and over mutual TLS"
+	@echo "make test-screens what is seen in a browser and in a terminal (needs chromium and tmux)"
+	@echo "make test-tls     the tests of many processes once more, over mutual TLS, and a part of them over TLS"
 	@echo "make check        ruff, mypy --strict, import-linter, all tests, test-screens, test-tls"
 	@echo "make docs         the documentation as a site in build/docs, warnings as errors"
 	@echo "make simulate     50,000 seeds of the simulator (SEEDS=A-B for others)"
@@ -66,11 +66,14 @@ test-tls: .venv/.ready
 test-over-tls test-over-mutual-tls: export AIOPG_TLS_CERT = $(CURDIR)/.tls/store.pem
 test-over-tls test-over-mutual-tls: export AIOPG_TLS_KEY = $(CURDIR)/.tls/store.key
 test-over-tls test-over-mutual-tls: export AIOPG_TLS_CA = $(CURDIR)/.tls/ca.pem
+# All of them with certificates at both ends and a token; with the store's certificate alone, those in which members come and go.
+test-over-mutual-tls: OVER_TLS = tests/system tests/test_processes.py
+test-over-tls: OVER_TLS = tests/system/test_death.py tests/system/test_encryption.py tests/system/test_hosting.py tests/test_processes.py
 test-over-tls: export AIOPG_TLS_MUTUAL = 0
 test-over-mutual-tls: export AIOPG_TLS_MUTUAL = 1
 test-over-mutual-tls: export AIOPG_TOKEN = a token of these tests alone
 test-over-tls test-over-mutual-tls:
-	$(BIN)/python -X dev -m pytest tests/system tests/test_processes.py -k "not unix and not costs_a_store_little"
+	$(BIN)/python -X dev -m pytest $(OVER_TLS) -k "not unix and not costs_a_store_little"
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -98,6 +98,22 @@ WITHOUT = [
         "aiopg certs: this needs the package cryptography: pip install 'aiopg-group[certs]'\n",
         2,
     ),
+    Without(
+        "rich",
+        "from aiopg.cli import main; sys.exit(main(['top', 'aiopg://127.0.0.1:9']))",
+        "aiopg top: this needs the package rich: pip install 'aiopg-group[top]'\n",
+        2,
+    ),
+    *(
+        Without(
+            package,
+            "from aiopg.cli import main; sys.exit(main(['serve', '--http', '0']))",
+            f"aiopg serve: --http needs {package}: pip install 'aiopg-group[dashboard]'\n",
+            2,
+        )
+        for package in ("starlette", "uvicorn", "prometheus_client")
+    ),
+    Without("opentelemetry", "from aiopg.telemetry import find_telemetry; print(find_telemetry())", "None\n"),
     Without("pytest", "import pytest_aiopg", "run: pip install 'aiopg-group[pytest]'\n", 1),
     Without("pytest", "import aiopg.testing; print('fine')", "fine\n"),
     Without(
@@ -124,6 +140,18 @@ WITHOUT = [
         "torch",
         "from aiopg import Store; from aiopg.integrations.torch import as_store; as_store(Store.connect('memory://x'))",
         "run: pip install 'aiopg-group[torch]'\n",
+        1,
+    ),
+    Without(
+        "redis",
+        "import asyncio; from aiopg.stores import open_link; asyncio.run(open_link('redis://h'))",
+        "run: pip install 'aiopg-group[redis]'\n",
+        1,
+    ),
+    Without(
+        "grpc",
+        "import asyncio; from aiopg.stores import open_link; asyncio.run(open_link('etcd://127.0.0.1:9'))",
+        "run: pip install 'aiopg-group[etcd]'\n",
         1,
     ),
     Without(

@@ -233,7 +233,11 @@ class ProcessWatch:
     def _note_unwatched(self, error: OSError) -> None:
         self.unwatched += 1
         if self.unwatched == 1:
-            logger.warning("a process of this host cannot be watched, its connection must tell its end: %s", error)
+            logger.warning(
+                "a process of this host cannot be watched, its connection must tell its end: %s",
+                error,
+                extra={"reason": str(error)},
+            )
 
 
 def _start_time(pid: int) -> int | None:

@@ -23,7 +23,7 @@ DOCS = HERE.parents[1] / "docs" / "integrations.md"
 LONG = bool(os.environ.get("AIOPG_TEST_LONG"))
 IMPORT = "from vllm.distributed.utils import StatelessProcessGroup"
 
-BARRIERS = 100_000 if LONG else 4_000
+BARRIERS = 100_000 if LONG else 12_000
 GROWTH_BYTES = 1 << 19
 """What a process may seem to grow by in four fifths of them; with 160 bytes kept for each it would be more."""
 
@@ -98,7 +98,7 @@ def test_vllm_s_coordinator_works_over_it(ranks: Forked) -> None:
 
 @pytest.mark.timeout(600 if LONG else 60)
 def test_a_barrier_for_each_parameter_leaves_nothing_behind(ranks: Forked) -> None:
-    """Memory of the members and of the store stays what it was: 4,000 barriers, or 100,000 with AIOPG_TEST_LONG=1."""
+    """Memory of the members and of the store stays what it was: 12,000 barriers, or 100,000 with AIOPG_TEST_LONG=1."""
     with serving() as (url, pid):
         told = ranks.run("uses.barriers", 2, int(url.rpartition(":")[2]), BARRIERS, pid)
     print(f"{BARRIERS} barriers of 2: {told}")

@@ -17,8 +17,8 @@ from .ranks import Ranks, alive, resident_bytes, serving, wait_until
 
 LEAKING = "tests.system.leaking"
 
-WARM_UP = 200
-"""Groups after which a store has what it needs for good."""
+WARM_UP = 1500
+"""Groups after which a store has what it needs for good, and its recorder is full."""
 
 GROUPS = 1000
 TURNS = 3

@@ -14,6 +14,15 @@ _SCHEMES = {
     "aiopg": ("aiopg.stores.native", "NativeLink"),
     "unix": ("aiopg.stores.native", "NativeLink"),
     "memory": ("aiopg.stores.memory", "MemoryLink"),
+    "etcd": ("aiopg.stores.etcd", "EtcdLink"),
+    "etcds": ("aiopg.stores.etcd", "EtcdLink"),
+    "redis": ("aiopg.stores.redis", "RedisLink"),
+    "rediss": ("aiopg.stores.redis", "RedisLink"),
+    "redis+unix": ("aiopg.stores.redis", "RedisLink"),
+    "redis+sentinel": ("aiopg.stores.redis", "RedisLink"),
+    "rediss+sentinel": ("aiopg.stores.redis", "RedisLink"),
+    "redis+cluster": ("aiopg.stores.redis", "RedisLink"),
+    "rediss+cluster": ("aiopg.stores.redis", "RedisLink"),
 }
 
 
@@ -25,18 +34,24 @@ async def open_link(
     token: str | None = None,
     ssl: Encryption | None = None,
 ) -> StoreLink:
-    """A link to the store at `url`: `aiopg://host:port`, `unix:///path` or `memory://name`.
+    """A link to the store at `url`: `aiopg://host:port`, `unix:///path`, `memory://name`, `redis://` or `etcd://`.
+
+    A Redis is reached by `redis://host:port`, `rediss://` (TLS), `redis+unix:///path`, `redis+sentinel://host:port,.../name`
+    and `redis+cluster://host:port,...`, and takes the extra `redis` (docs/redis.md). An etcd is reached by
+    `etcd://host:port,host:port,...` and `etcds://` (TLS), and takes the extra `etcd` (docs/etcd.md).
 
     Args:
         url: where the store is. One that is still coming up is waited for.
         timeout: seconds to wait for it.
         grace: seconds for which the store is to keep this process's members when the connection breaks.
-        token: what the store and this process both know, see `aiopg.Token`; that of AIOPG_TOKEN if not given.
+        token: what the store and this process both know, see `aiopg.Token`; that of AIOPG_TOKEN if not given. Redis
+            and etcd have users and passwords instead, which stand in the URL.
         ssl: encryption, see `aiopg.Tls`; that of AIOPG_TLS_CA, AIOPG_TLS_CERT and AIOPG_TLS_KEY if not given.
 
     Raises:
         AuthenticationError: the store and this process do not share a token.
         ValueError: no store is known by that scheme, or a part of the URL is wrong.
+        ImportError: what that kind of store takes is not installed; the error says how to install it.
         StoreUnreachableError: no store there; at once where waiting does not help, else at the timeout.
     """
     scheme = urlsplit(url).scheme

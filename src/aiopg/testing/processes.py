@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from signal import SIGKILL
 from typing import IO, Any, TypeAlias
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 
@@ -25,6 +26,9 @@ __all__ = ["ProcessMaker", "RankFailedError", "RankProcesses", "Target"]
 
 Target: TypeAlias = "Callable[..., Any] | str | os.PathLike[str]"
 """A function at the top of a module, or the path of a script."""
+
+OTHER_ENGINES = ("redis", "rediss", "etcd", "etcds")
+"""URLs of these have no one host and port that MASTER_ADDR and MASTER_PORT could name."""
 
 SETTLE_SECONDS = 2.0
 """How long the other ranks may go on when one has failed: what befell them is told too."""
@@ -305,20 +309,22 @@ class ProcessMaker:
     run a function end too, and scripts go on.
 
     Args:
-        url: the store that their groups meet at, `aiopg://host:port`.
+        url: the store that their groups meet at, `aiopg://host:port`, `redis://host:port`.
         label: what the names of the groups begin with.
         timeout: seconds for forming a group, and the default timeout of its calls (AIOPG_TIMEOUT).
     """
 
     def __init__(self, url: str, label: str = "processes", timeout: float = 30.0) -> None:
-        self._address = Address.parse(url)
+        beside = urlsplit(url).scheme.partition("+")[0] in OTHER_ENGINES
+        self._url = url if beside else str(Address.parse(url))
+        self._address = Address() if beside else Address.parse(url)
         self._label = label
         self._timeout = timeout
         self.made: list[RankProcesses] = []
         """All that were started, in that order."""
 
     def __repr__(self) -> str:
-        return f"<ProcessMaker at {self._address}, made={len(self.made)}>"
+        return f"<ProcessMaker at {self._url}, made={len(self.made)}>"
 
     def __call__(self, world_size: int, target: Target, *arguments: Any, timeout: float | None = None) -> RankProcesses:
         """Start `world_size` processes with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
@@ -372,7 +378,7 @@ class ProcessMaker:
                 "LOCAL_WORLD_SIZE": str(world_size),
                 "MASTER_ADDR": self._address.host,
                 "MASTER_PORT": str(self._address.port),
-                "AIOPG_URL": str(self._address),
+                "AIOPG_URL": self._url,
                 "AIOPG_GROUP": group,
                 "AIOPG_TIMEOUT": f"{self._timeout:g}",
             }

@@ -113,13 +113,16 @@ def coordinator(rank: int, world_size: int, port: int) -> Any:
 
 
 def barriers(rank: int, world_size: int, port: int, count: int, store: int) -> Any:
-    """A barrier for each parameter, as a trainer syncs weights: seconds, and memory of this rank and of the store."""
+    """A barrier for each parameter, as a trainer syncs weights: seconds, and memory of this rank and of the store.
+
+    Memory is that in the middle (the store's recorder is full by then) and at the end.
+    """
     group = make(rank, world_size, port)
     began = time.monotonic()
     memory = []
     for turn in range(1, count + 1):
         group.barrier()
-        if turn in (count // 5, count):
+        if turn in (count // 2, count):
             gc.collect()
             memory.append([resident_bytes(os.getpid()), resident_bytes(store)])
     seconds = time.monotonic() - began

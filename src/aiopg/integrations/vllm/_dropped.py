@@ -62,7 +62,7 @@ class _Closer:
                 close()
             except AiopgError as error:
                 # It is gone all the same: its connection ends, and the other ranks see that.
-                logger.info("a group that was dropped could not say goodbye: %s", error)
+                logger.info("a group that was dropped could not say goodbye: %s", error, extra={"reason": str(error)})
 
 
 _closer = _Closer()

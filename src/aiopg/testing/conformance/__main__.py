@@ -12,6 +12,8 @@ from aiopg.stores import StoreLink, open_link
 from aiopg.testing.conformance import check_store
 from aiopg.testing.conformance._checks import all_checks
 
+KNOWN = "aiopg://host:port, unix:///path, redis://host:port, etcd://host:port or memory://name"
+
 BAD_STORE = 2
 """Exit code where there is no store to check; argparse uses it for other bad arguments."""
 
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{check.name}: {check.rule}")
         return 0
     if options.url is None:
-        print("say which store to check: aiopg://host:port, unix:///path or memory://name", file=sys.stderr)
+        print(f"say which store to check: {KNOWN}", file=sys.stderr)
         return BAD_STORE
 
     async def opener() -> StoreLink:
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Check that a store keeps what aiopg promises. Groups and keys get names that nobody else has. The "
         "token and TLS are those of AIOPG_TOKEN, AIOPG_TLS_CA, AIOPG_TLS_CERT and AIOPG_TLS_KEY.",
     )
-    parser.add_argument("url", nargs="?", help="the store: aiopg://host:port, unix:///path or memory://name")
+    parser.add_argument("url", nargs="?", help=f"the store: {KNOWN}")
     parser.add_argument("--list", action="store_true", help="print the checks and their rules, and check nothing")
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="this check or kind of checks only; may be given again"

@@ -111,6 +111,7 @@ async def enlist_given_up(ground: Ground) -> None:
         name = ground.name()
         ended = await give_up(ground, Moment(passes, 20.0), partial(enlist_one, ground, link, name))
         holds(not ended.done, "a group of two formed of one")
+        await link.status()  # the others' calls go another way, and might be there before
         seats = await ground.all(ground.enlist(name, 2, 2, said=b"%d" % number) for number in range(2))
         said = sorted(seats[0].metadata)
         same(said, [b"0", b"1"], f"who is in the group, after an enlist that was cancelled after {passes} passes")
@@ -123,6 +124,7 @@ async def reform_given_up(ground: Ground) -> None:
         seats = await ground.seats(2)
         ended = await give_up(ground, Moment(passes, 20.0), partial(reform_one, seats[0]))
         holds(not ended.done, "a group of two formed anew of one")
+        await seats[0].link.status()  # the other one's call goes another way, and might be there before this is known
         places = await ground.all(seat.reform() for seat in seats)
         new = [seated(seat, place) for seat, place in zip(seats, places, strict=True)]
         await ground.exchange(new)

@@ -183,7 +183,9 @@ async def mismatch(ground: Ground) -> None:
         lambda seat: seat.round(3, b"x", op="all_reduce", detail="min" if seat.rank == 1 else "sum"),
     ]
     for seq, call in enumerate(calls, 1):
-        for rank, outcome in enumerate(await ground.outcomes(call(seat) for seat in seats)):
+        # In this order: where the root of some comes before the one that differs, they have its part by then.
+        arrivals = [await ground.begun(call(seat), seat.link) for seat in seats]
+        for rank, outcome in enumerate(await asyncio.gather(*arrivals, return_exceptions=True)):
             if not isinstance(outcome, CollectiveMismatchError):
                 raise BrokenRuleError(f"rank {rank} got {outcome!r} of calls that differ, not CollectiveMismatchError")
             same(outcome.seq, seq, "the number in the CollectiveMismatchError")
