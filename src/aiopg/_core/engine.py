@@ -377,7 +377,7 @@ class Engine:
 
     def _status(self, session: SessionId, status: Status, now: float) -> None:
         self._replies.answer_now(
-            session, status.call, pack_value(self.describe(self._membership.scopes.get(session, ANY_GROUP), now))
+            session, status.call, pack_value(self.describe(self._membership.scopes.get(session, ANY_GROUP)))
         )
 
     def _trace(self, session: SessionId, trace: Trace, now: float) -> None:

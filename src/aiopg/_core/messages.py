@@ -300,7 +300,7 @@ class Status(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Ask what happened on the store (`recorder.Recorder.read`). Answered with its `Excerpt.fields`.
+    """Ask what happened on the store (`recorder.Recorder.excerpt`). Answered with its `Excerpt.fields`.
 
     `epoch` is what the store's wall clock is ahead of its monotonic one, in seconds, or nil; `next` is to be given as
     `after` the next time.

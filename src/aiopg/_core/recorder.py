@@ -148,19 +148,16 @@ class Recorder:
         return None if self._wall is None else self._wall() - self.now
 
     def excerpt(self, after: int, most: int, group: str = "", scope: Scope = ANY_GROUP) -> Excerpt:
-        """As `read`; of all groups, if `group` is empty."""
-        following, happenings = self.read(after, most, group or None, scope)
+        """Happenings with numbers over `after`; a negative one stands for as many of the newest.
+
+        Those of one `group`, or of all if it is empty, and of the groups in `scope`; at most `most`, and
+        `HAPPENINGS_READ`.
+        """
+        following, happenings = self._read(after, most, group, scope)
         oldest = self.ring[0][0] if self.ring else 0
         return Excerpt(happenings=happenings, next=following, now=self.now, epoch=self.epoch, oldest=oldest)
 
-    def read(
-        self, after: int, most: int, group: str | None = None, scope: Scope = ANY_GROUP
-    ) -> tuple[int, list[Happening]]:
-        """Happenings with numbers over `after`, oldest first, and what is to be given as `after` the next time.
-
-        Those of one `group`, if given, and of the groups in `scope`; at most `most`, and `HAPPENINGS_READ`. A negative
-        `after` stands for as many of the newest.
-        """
+    def _read(self, after: int, most: int, group: str, scope: Scope) -> tuple[int, list[Happening]]:
         ring, most = self.ring, max(min(most, HAPPENINGS_READ), 0)
         if not ring:
             return 0, []
@@ -178,7 +175,7 @@ class Recorder:
             after = happening[0]
             name = happening[4][0]
             if (is_shown := shown.get(name)) is None:
-                is_shown = shown[name] = (group is None or name == group) and allows(scope, name)
+                is_shown = shown[name] = (not group or name == group) and allows(scope, name)
             if is_shown:
                 told.append(_as_read(happening))
         return after, told
