@@ -277,7 +277,7 @@ class Engine:
         incarnation = seat.incarnation
         seat.heard = now
         if dst not in incarnation.seats and (absent := incarnation.absent(dst)) is not None:
-            self._replies.fail_now(session, call, absent, incarnation.trail.lines("lost", (), tuple))
+            self._replies.fail_now(session, call, absent, incarnation.trail.lines("lost"))
             return
         incarnation.check_room(body_size(body))
         try:

@@ -79,7 +79,7 @@ class Seat(Waiting):
         return self.incarnation.known
 
     def lines(self, missing: Sequence[int]) -> tuple[str, ...]:
-        return self.incarnation.trail.lines("join", (), self.incarnation.came)
+        return self.incarnation.trail.lines("join", came=self.incarnation.came)
 
     def withdraw(self) -> bool:
         self.incarnation.groups.unseat(self)
@@ -105,7 +105,7 @@ class Queued(Waiting):
         return [], [self.join.rank]
 
     def lines(self, missing: Sequence[int]) -> tuple[str, ...]:
-        return self.holder.incarnation.trail.lines("queued", missing, tuple)
+        return self.holder.incarnation.trail.lines("queued", missing)
 
     def withdraw(self) -> bool:
         self._queue.remove(self)

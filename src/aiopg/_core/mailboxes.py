@@ -148,7 +148,7 @@ class Mailboxes:
                 self._replies.answer_now(session, command.call, letter.body)
             return
         if gone is not None:
-            self._replies.fail_now(session, command.call, gone, self.trail.lines("lost", (), tuple))
+            self._replies.fail_now(session, command.call, gone, self.trail.lines("lost"))
             return
         self._replies.check(session, command.call)
         if box is None:
@@ -168,7 +168,7 @@ class Mailboxes:
         for address, box in list(self._boxes.items()):
             src, dst, _ = address
             if src == rank and box.takes:
-                self._replies.fail(box.takes, error, self.trail.lines("lost", (), tuple))
+                self._replies.fail(box.takes, error, self.trail.lines("lost"))
                 box.takes.clear()
             if dst == rank:
                 self.bytes -= sum(letter.size for letter in box.letters)
@@ -211,7 +211,7 @@ class Mailboxes:
 
     def _note_expired(self, address: Address) -> None:
         src, dst, tag = address
-        self.trail.add("expired", src, self.trail.of("", tag, -1), f"to {dst}")
+        self.trail.message("expired", src, tag, dst)
 
     def _expired(self, address: Address) -> DataExpiredError:
         return DataExpiredError(self._group, f"the message from rank {address[0]}, tag {address[2]!r},")

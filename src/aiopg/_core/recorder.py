@@ -181,7 +181,7 @@ class Recorder:
         return after, told
 
 
-_RANK_OF = {"put": "to", "withdrawn": "to", "taken": "from", "opened": "root"}
+_RANK_OF = {"put": "to", "withdrawn": "to", "expired": "to", "taken": "from", "opened": "root"}
 
 
 def _as_read(happening: _Kept) -> Happening:
@@ -262,14 +262,14 @@ class Trail:
         self.add("failed", rank, about, str(error)[:TEXT_CHARACTERS])
 
     def lines(
-        self, key: object, missing: Sequence[int], came: Callable[[], Iterable[tuple[float, str]]]
+        self, key: object, missing: Sequence[int] = (), came: Callable[[], Iterable[tuple[float, str]]] = tuple
     ) -> tuple[str, ...]:
         """The last happenings that matter to a call that failed, for people: oldest first, at most `LINES`.
 
         Args:
             key: names the call among those of this incarnation.
             missing: ranks that it awaits.
-            came: who came to it, and when, the last one first.
+            came: who came to it, and when, the last one first; nobody where it is not about who came.
         """
         recorder = self.recorder
         if not recorder.is_on:

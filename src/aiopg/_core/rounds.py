@@ -196,7 +196,8 @@ class Rounds:
         if round.expired is not None:
             self._fail([arrival], round.expired)
         elif lost:
-            self._note_failed(round, lost[0], error := PeerLostError(self._group, lost, self.gone[lost[0]].reason))
+            error = PeerLostError(self._group, lost, self.gone[lost[0]].reason)
+            self.trail.failed(lost[0], round.about, error)
             self._fail([arrival], error)
 
     def _complete(self, round: Round, last: int) -> None:
@@ -251,11 +252,8 @@ class Rounds:
         if arrivals and isinstance(error, CollectiveMismatchError):
             trace = self.lines(arrivals[0].round, ())
         elif arrivals and isinstance(error, PeerLostError):
-            trace = self.trail.lines("lost", (), tuple)
+            trace = self.trail.lines("lost")
         self._replies.fail(arrivals, error, trace)
-
-    def _note_failed(self, round: Round, rank: int, error: AiopgError) -> None:
-        self.trail.failed(rank, round.about, error)
 
     def lines(self, round: Round, missing: Sequence[int]) -> tuple[str, ...]:
         """What happened lately that matters to a round."""
@@ -286,7 +284,7 @@ class Rounds:
         calls = dict.fromkeys(round.arrivals, str(round.signature)) | {rank: str(signature)}
         error = CollectiveMismatchError(self._group, round.tag, round.number, calls)
         answered = sorted(round.told.difference(self.gone))
-        self._note_failed(round, rank, error)
+        self.trail.failed(rank, round.about, error)
         self._fail_round(round, error)
         for early in answered:
             waits_in = self._round_where_waiting(round.tag, early)
@@ -339,7 +337,7 @@ class Rounds:
                 rooted = round.signature.root == rank
                 needers = [a for a in round.waiting() if a.needs >= Needs.ALL or (rooted and a.needs == Needs.ROOT)]
                 if needers:
-                    self._note_failed(round, rank, error)
+                    self.trail.failed(rank, round.about, error)
                     self._fail(needers, error)
             self._confirm(round, rank)
             self._free_if_done(round)
