@@ -36,7 +36,6 @@ class MemoryHub:
         self._engine = Engine(self.limits, {"pid": os.getpid(), "version": __version__})
         self._lock = threading.RLock()  # stores of several event loops may share this hub
         self._now = -math.inf
-        self._is_observed = False
         self._stores: weakref.WeakValueDictionary[SessionId, MemoryLink] = weakref.WeakValueDictionary()
         self._ids = itertools.count(1)
         self._alarm_at = math.inf
@@ -69,11 +68,12 @@ class MemoryHub:
     def leave(self, session: int, reason: str, now: float) -> None:
         """A link is closed: its members are lost."""
         with self._lock:
+            now = self._move_on(now)
             self._stores.pop(session, None)
-            self._post(self._engine.end_session(session, reason, self._move_on(now)))
+            self._post(self._engine.end_session(session, reason, now))
             if self._alarm_of == session:
                 self._alarm_at = math.inf
-            self._set_alarm(self._move_on(now))
+            self._set_alarm(now)
 
     def ring(self, now: float) -> None:
         """Drop what is past its time, and tell those who wait for that."""
@@ -85,11 +85,9 @@ class MemoryHub:
 
     def _move_on(self, now: float) -> float:
         """Loops count alike, but uvloop's is up to a pass behind the others."""
+        if self._now == -math.inf:  # nobody has said yet what the time is
+            self._engine.observe(Recorder(HAPPENINGS_KEPT, now, time.time), lambda: len(self._stores))
         self._now = max(self._now, now)
-        if not self._is_observed:
-            self._is_observed = True
-            recorder = Recorder(HAPPENINGS_KEPT, now, time.time)
-            self._engine.observe(recorder, lambda: len(self._stores))
         return self._now
 
     def _expire(self, now: float) -> None:
