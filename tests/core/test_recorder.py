@@ -381,7 +381,7 @@ def test_a_join_that_gives_up_says_who_came() -> None:
 
 
 def test_losses_and_mismatches_say_what_went_before() -> None:
-    """On every rank, those included that come later; the error's text ends with the lines."""
+    """On every rank, those included that come later; the lines are the error's trace, and its notes."""
     cluster = observed()
     a, b, c = cluster.group(3)
     calls = [a.barrier(), b.take(2)]
