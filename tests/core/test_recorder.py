@@ -380,6 +380,19 @@ def test_a_join_that_gives_up_says_who_came() -> None:
     ]  # fmt: skip
 
 
+def test_each_is_told_of_those_that_it_awaits() -> None:
+    """Though another one gives up in the same moment: two joiners, each for a rank whose holder may come back."""
+    cluster = observed()
+    for gone in cluster.group(2):
+        cluster.engine.away(gone.session, cluster.now)
+    joiners = [cluster.member(rank, 2, session=f"new {rank}") for rank in (0, 1)]
+    for joiner in joiners:
+        joiner.cancel(joiner.join)
+    for rank, joiner in enumerate(joiners):
+        awaited = [line for line in joiner.join.facts[2] if "which is awaited" in line]
+        assert awaited == [f"0.0 s ago: rank {rank}, which is awaited, joined, and has made no call since"]
+
+
 def test_losses_and_mismatches_say_what_went_before() -> None:
     """On every rank, those included that come later; the lines are the error's trace, and its notes."""
     cluster = observed()

@@ -267,17 +267,18 @@ class Trail:
         """The last happenings that matter to a call that failed, for people: oldest first, at most `LINES`.
 
         Args:
-            key: names the call among those of this incarnation.
+            key: what `came` tells of, among the calls of this incarnation.
             missing: ranks that it awaits.
             came: who came to it, and when, the last one first; nobody where it is not about who came.
         """
         recorder = self.recorder
         if not recorder.is_on:
             return ()
-        now = recorder.now
+        now, awaited = recorder.now, missing[:AWAITED_LINES]
+        key = key, *awaited
         if key == self._key and now - self._said_at < SAID_SECONDS:
             return self._said
-        told = [self._last_of(rank) for rank in missing[:AWAITED_LINES] if rank in self._seats]
+        told = [self._last_of(rank) for rank in awaited if rank in self._seats]
         noted = list(self._noted)
         told += noted[-NOTED_LINES:]
         told += reversed(list(itertools.islice(came(), LINES - len(told))))

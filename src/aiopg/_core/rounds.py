@@ -257,7 +257,7 @@ class Rounds:
 
     def lines(self, round: Round, missing: Sequence[int]) -> tuple[str, ...]:
         """What happened lately that matters to a round."""
-        return self.trail.lines((round.tag, round.number, *missing[:1]), missing, round.came)
+        return self.trail.lines((round.tag, round.number), missing, round.came)
 
     # ----------------------------------------------------------------------------------- leaving last (phase 3)
 
