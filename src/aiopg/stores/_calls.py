@@ -341,10 +341,10 @@ class Calls:
             pending.settle(copy(error))
         self.let_in()
 
-    def close(self, error: AiopgError) -> None:
-        """The link is over and nobody waits on it any more."""
+    def close(self) -> None:
+        """This end closes the link; unless it was lost before, its calls come to `GroupClosedError`."""
         if self._lost is None:
-            self.lost(error)
+            self.lost(GroupClosedError("the link to the store was closed"))
         self.alarms.close()
 
 

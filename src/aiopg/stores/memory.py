@@ -20,7 +20,6 @@ from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Command, Event
 from aiopg._core.recorder import HAPPENINGS_KEPT, Recorder
 from aiopg._core.replies import SessionId
-from aiopg.errors import GroupClosedError
 from aiopg.stores._engine_link import EngineLink
 from aiopg.stores.base import Capabilities
 from aiopg.version import __version__
@@ -171,7 +170,7 @@ class MemoryLink(EngineLink):
         self._closed = True
         if self._alarm is not None:
             self._alarm.cancel()
-        self._calls.close(GroupClosedError("the link to the store was closed"))
+        self._calls.close()
         self._hub.leave(self._session, "it closed its link", self._loop.time())
 
     def post(self, event: Event) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 
 from aiopg.address import Address
 from aiopg.client import GRACE_SECONDS, Client, Road, dial, dial_once, take_road
-from aiopg.errors import GroupClosedError, StoreLostError, StoreUnreachableError
+from aiopg.errors import StoreLostError, StoreUnreachableError
 from aiopg.liveness import SWEEP_SECONDS, UNANSWERED_SECONDS
 from aiopg.stores._engine_link import EngineLink
 from aiopg.stores.base import Capabilities
@@ -123,7 +123,7 @@ class NativeLink(EngineLink):
         if self._closed:
             return
         self._closed = True
-        self._calls.close(GroupClosedError("the link to the store was closed"))
+        self._calls.close()
         self._client.close("the member closed its link")
         await self._farewell.aclose()
         await self._client.wait_closed()

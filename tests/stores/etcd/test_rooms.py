@@ -239,7 +239,7 @@ async def test_what_was_popped_for_a_call_that_the_end_of_its_link_has_failed_is
     popping = asyncio.create_task(AsyncStore(consumer).queue_pop("jobs"))
     await asyncio.sleep(0)
     await consumer.status()  # the call waits in the room
-    consumer._calls.close(GroupClosedError("closed"))  # as `close` begins
+    consumer._calls.close()  # as `close` begins
     await store.queue_push("jobs", b"once")
     (heard_here,), (heard_there,) = consumer._stays, other._stays
 

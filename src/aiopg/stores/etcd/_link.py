@@ -161,7 +161,7 @@ class EtcdLink(EngineLink):
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._calls.close(GroupClosedError("the link to the store was closed"))
+            self._calls.close()
             try:
                 await self._leave_all()
             finally:

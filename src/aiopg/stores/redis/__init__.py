@@ -22,7 +22,7 @@ except ImportError as error:
 from redis.exceptions import MovedError, ResponseError
 
 from aiopg._core.messages import Event
-from aiopg.errors import AiopgError, GroupClosedError, ProtocolError, StoreLostError, StoreUnreachableError
+from aiopg.errors import AiopgError, ProtocolError, StoreLostError, StoreUnreachableError
 from aiopg.stores._engine_link import EngineLink
 from aiopg.stores._places import holder
 from aiopg.stores._rooms import COMMON, RoomName, Rooms
@@ -149,7 +149,7 @@ class RedisLink(EngineLink):
             return
         if not self._closed:
             self._closed = True
-            self._calls.close(GroupClosedError("the link to the store was closed"))
+            self._calls.close()
             self._wind_up("it closed its link")
         await asyncio.wait([self._server])
 
@@ -253,7 +253,7 @@ class RedisLink(EngineLink):
                 self._pulse.stop()
             if self._registering is not None:
                 self._registering.cancel()
-            self._calls.close(GroupClosedError("the link to the store was closed"))
+            self._calls.close()
             for room in self._open:
                 room.drop()
             await self._nodes.close()
