@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from aiopg._core.key_messages import STORE
+from aiopg._core.keys import NO_KEYS
 from aiopg._core.messages import (
     Answer,
     Cancel,
@@ -33,7 +34,7 @@ from aiopg._core.messages import (
 from aiopg.errors import GroupClosedError
 from aiopg.stores._calls import Calls
 
-__all__ = ["BACKLOG", "COMMON", "Room", "RoomName", "Rooms"]
+__all__ = ["BACKLOG", "COMMON", "Room", "RoomName", "Rooms", "put_together"]
 
 RoomName: TypeAlias = "str | None"
 """Of a room: its group's name, or `COMMON`."""
@@ -43,6 +44,9 @@ COMMON = None
 
 BACKLOG = 1024
 """While so many commands of a link are not yet taken by the engine, new calls wait."""
+
+SUMS = ("rounds", "bytes", "members")
+LISTS = ("groups", "lobbies")
 
 
 class Room(ABC):
@@ -97,11 +101,6 @@ class Rooms:
     def __iter__(self) -> Iterator[tuple[RoomName, Room]]:
         return iter([(stay.name, stay.room) for stay in self._stays.values()])
 
-    def get(self, name: RoomName) -> Room | None:
-        """The room of that name, if the link is in it."""
-        stay = self._stays.get(name)
-        return stay.room if stay is not None else None
-
     # ------------------------------------------------------------------------------------------------ as a gate
 
     sent = 0
@@ -134,11 +133,6 @@ class Rooms:
         self._asked[command.call] = (stay, command)
         stay.calls += 1
         stay.room.send(command)
-
-    def asked(self, call: int) -> Command | None:
-        """The command of a call that has had no event."""
-        asked = self._asked.get(call)
-        return asked[1] if asked is not None else None
 
     def _answer_here(self, command: Any) -> None:
         """What no room has to be asked: whom a call waits for that has had its event, and what is of a seat no more."""
@@ -198,3 +192,14 @@ class Rooms:
         stay = self._seats.pop(seat, None)
         if stay is not None:
             stay.seats -= 1
+
+
+def put_together(rooms: Iterable[dict[str, Any]]) -> dict[str, object]:
+    """The description of a store from those of its rooms, each as `Engine.describe` has it."""
+    whole: dict[str, Any] = dict.fromkeys(SUMS, 0) | {name: [] for name in LISTS} | {"keys": dict(NO_KEYS)}
+    for described in rooms:
+        for name in (*SUMS, *LISTS):
+            whole[name] += described[name]
+        for name in NO_KEYS:  # only the room of the store's own keys has some
+            whole["keys"][name] += described["keys"][name]
+    return whole

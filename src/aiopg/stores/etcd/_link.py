@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 from aiopg._core.recorder import HAPPENINGS_READ, Excerpt
 from aiopg.errors import AiopgError, GroupClosedError, StoreLostError, StoreUnreachableError
 from aiopg.stores._engine_link import EngineLink
-from aiopg.stores._rooms import COMMON, Room, RoomName, Rooms
+from aiopg.stores._rooms import COMMON, Room, RoomName, Rooms, put_together
 from aiopg.stores.base import Capabilities
 from aiopg.stores.etcd._client import EtcdClient
 from aiopg.stores.etcd._copy import read_copy
@@ -19,7 +19,6 @@ from aiopg.stores.etcd._lease import Lease
 from aiopg.stores.etcd._messages import one
 from aiopg.stores.etcd._premises import LIMITS, FencedError, Premises
 from aiopg.stores.etcd._room import EtcdRoom
-from aiopg.stores.etcd._status import put_together
 from aiopg.stores.etcd._url import EtcdUrl
 from aiopg.tls import Encryption, Tls, from_environment
 
@@ -136,21 +135,21 @@ class EtcdLink(EngineLink):
             raise
         return put_together(described)
 
-    async def _describe_rooms(self) -> list[tuple[bool, dict[str, Any]]]:
-        described: list[tuple[bool, dict[str, Any]]] = []
+    async def _describe_rooms(self) -> list[dict[str, Any]]:
+        described: list[dict[str, Any]] = []
         layout, own = self._premises.layout, set()
         for name, room in list(self._rooms):
             assert isinstance(room, EtcdRoom)
             await room.settle()
             if room.is_in:
                 own.add(name)
-                described.append((name is COMMON, room.reader.replica.engine.describe()))
+                described.append(room.reader.replica.engine.describe())
         for marker in (await self._client.range(layout.rooms)).entries:
             name = marker.value.decode("utf-8", "surrogatepass") or COMMON
             if name not in own:
                 copy = await read_copy(self._client, layout.room(name))
                 if copy is not None:
-                    described.append((name is COMMON, copy.replica.engine.describe()))
+                    described.append(copy.replica.engine.describe())
         self._calls.check()
         return described
 

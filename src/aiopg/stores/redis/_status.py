@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 from redis.exceptions import MovedError, NoScriptError, ResponseError
 
-from aiopg._core.keys import NO_KEYS
+from aiopg.stores._rooms import put_together
 from aiopg.stores.redis._nodes import Nodes
 from aiopg.stores.redis._questions import Question
 from aiopg.stores.redis._script import Script
@@ -52,18 +52,7 @@ async def describe(nodes: Nodes, script: Script, own: Iterable[bytes]) -> dict[s
     told = await asyncio.gather(*[_describe(nodes, script, prefix) for prefix in prefixes])
     if gone := [prefix for prefix, state in zip(prefixes, told, strict=True) if not state and prefix not in mine]:
         Question(nodes.of(REGISTRY), b"ZREM", REGISTRY, *gone)
-    groups: list[Any] = []
-    lobbies: list[Any] = []
-    keys: dict[str, int] = dict.fromkeys(NO_KEYS, 0)
-    sums = dict.fromkeys(("rounds", "bytes", "members"), 0)
-    for state in told:
-        groups += state.get("groups") or []
-        lobbies += state.get("lobbies") or []
-        for name in sums:
-            sums[name] += state.get(name, 0)
-        for name in keys:
-            keys[name] += (state.get("keys") or {}).get(name, 0)
-    return {"groups": groups, **sums, "lobbies": lobbies, "keys": keys}
+    return put_together(filter(None, told))
 
 
 async def _ask(nodes: Nodes, prefix: bytes, *question: bytes) -> Any:
