@@ -129,7 +129,8 @@ class RedisLink(EngineLink):
         )
 
     async def status(self) -> dict[str, object]:
-        while not self._calls.is_lost:
+        while True:
+            self._calls.check()
             own = [room for _, room in self.rooms if isinstance(room, RedisRoom)]
             try:
                 for room in own:
@@ -137,7 +138,6 @@ class RedisLink(EngineLink):
                 return await describe(self._nodes, self.script(), [room.prefix for room in own])
             except BROKEN:
                 await asyncio.sleep(AGAIN_SECONDS)  # the connection comes back, or the link is lost
-        return await super().status()  # which raises what ended the link
 
     async def trace(self, after: int = 0, most: int = HAPPENINGS_READ, group: str = "") -> Excerpt:
         raise NotImplementedError(

@@ -28,7 +28,7 @@ async def say_goodbye(dialer: Dialer, nodes: Nodes, script: Script, rooms: Itera
                 try:
                     for room in leaving:
                         # With what it has received, or the server takes back what was only just handed on.
-                        await ask(wire, *script.call, b"1", room.prefix, b"run", room.sid, room.header())
-                        await ask(wire, *script.call, b"1", room.prefix, b"end", room.sid, reason.encode())
+                        await ask(wire, *script.command(room.prefix, b"run", room.sid, room.header()))
+                        await ask(wire, *script.command(room.prefix, b"end", room.sid, reason.encode()))
                 finally:
                     await wire.disconnect(nowait=True)

@@ -69,7 +69,7 @@ class Pulse:
                     where = room.node.where
                     if where not in wires:
                         wires[where] = await self._dialer.open(where)
-                    await ask(wires[where], *self._script().call, b"1", room.prefix, b"beat", room.sid, milliseconds)
+                    await ask(wires[where], *self._script().command(room.prefix, b"beat", room.sid, milliseconds))
         except (*BROKEN, AiopgError, ResponseError):
             await _part(wires)  # the loop finds out what is wrong, when it comes to it
 

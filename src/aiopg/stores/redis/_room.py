@@ -29,6 +29,7 @@ from aiopg.stores.redis._dial import said
 from aiopg.stores.redis._node import Caller, Listener, Node, pack
 from aiopg.stores.redis._outbox import Outbox
 from aiopg.stores.redis._owner import Owner
+from aiopg.stores.redis._script import is_not_loaded
 from aiopg.stores.redis._wording import Number, as_event, pack_head
 
 __all__ = ["RedisRoom"]
@@ -256,7 +257,7 @@ class RedisRoom(Room, Caller, Listener):
         self._refused = True
         text, now = said(error), self._loop.time()
         passes = NOT_NOW.search(text)
-        if text.startswith("NOSCRIPT") or "Function not found" in text:
+        if is_not_loaded(error):
             self._owner.load(self)
         elif isinstance(error, MovedError):
             self._owner.moved(self, error)

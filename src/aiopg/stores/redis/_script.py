@@ -10,15 +10,27 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-__all__ = ["Script", "load_script"]
+from redis.exceptions import NoScriptError, ResponseError
+
+__all__ = ["Script", "is_not_loaded", "load_script"]
 
 
 class Script(NamedTuple):
-    """How a server that runs the text is asked to: with `call`, the number of keys, the key and the arguments."""
+    """How a server that runs the text is asked to."""
 
     load: tuple[bytes, ...]
     """The command that gives the server the text."""
-    call: tuple[bytes, ...]
+    call: tuple[bytes, bytes]
+    """Begins the command that calls it; behind it stand the number of keys, the key and the arguments."""
+
+    def command(self, prefix: bytes, *arguments: bytes) -> tuple[bytes, ...]:
+        """The command that calls it in the room of this prefix."""
+        return (*self.call, b"1", prefix, *arguments)
+
+
+def is_not_loaded(error: ResponseError) -> bool:
+    """Whether a server says that it was not given the text."""
+    return isinstance(error, NoScriptError) or "Function not found" in str(error)
 
 
 @cache
