@@ -15,8 +15,8 @@ keys.part(function()
   end
 
   -- How a call is written down: its number, its seat, its session.
-  function lines.call(sid, seat, call)
-    return ("%.0f %.0f %s"):format(call, seat, sid)
+  local function written(w)
+    return ("%.0f %.0f %s"):format(w.call, w.seat, w.sid)
   end
 
   -- And read again: as much of a waiting call as it takes to end it.
@@ -35,6 +35,17 @@ keys.part(function()
   -- Stand there no more.
   function lines.leave(sp, kind, name, place, who)
     space.write(sp, "ZREM", "lines", line(kind, name) .. pack.eight(place) .. who)
+  end
+
+  -- A call waits at the end: {kind =, sid =, seat =, call =, ...}, see `replies.wait`.
+  function lines.wait(sp, kind, name, w)
+    w.space, w.place = sp.name, lines.stand(sp, kind, name, written(w))
+    replies.wait(w)
+  end
+
+  -- It waits there no more.
+  function lines.withdraw(sp, kind, name, w)
+    lines.leave(sp, kind, name, w.place, written(w))
   end
 
   function lines.is_empty(sp, kind, name)

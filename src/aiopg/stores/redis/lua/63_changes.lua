@@ -97,10 +97,7 @@ keys.part(function()
       space.write(sp, "HINCRBY", "prefixes", #prefix, 1)
     end
     sp.following = sp.following + 1
-    local place = lines.stand(sp, lines.FOLLOW, prefix, lines.call(sid, seat, call))
-    replies.wait({
-      kind = "follow", sid = sid, seat = seat, call = call, space = sp.name, prefix = prefix, place = place,
-    })
+    lines.wait(sp, lines.FOLLOW, prefix, {kind = "follow", sid = sid, seat = seat, call = call, prefix = prefix})
   end
 
   waits.follow = {
@@ -109,7 +106,7 @@ keys.part(function()
     end,
     withdraw = function(w)
       local sp = space.open(w.space)
-      lines.leave(sp, lines.FOLLOW, w.prefix, w.place, lines.call(w.sid, w.seat, w.call))
+      lines.withdraw(sp, lines.FOLLOW, w.prefix, w)
       sp.following = sp.following - 1
       if lines.is_empty(sp, lines.FOLLOW, w.prefix) then
         drop(sp, w.prefix)

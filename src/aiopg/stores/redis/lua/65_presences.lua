@@ -109,11 +109,8 @@ keys.part(function()
       sp.crowds = sp.crowds + 1
       stand_in_line(sp, id, {names = names, as_values = as_values}, 1, 1)
     end
-    local place = lines.stand(sp, lines.PRESENCE, id, lines.call(sid, seat, call))
     sp.waits_bytes = sp.waits_bytes + cost
-    replies.wait({
-      kind = "presence", sid = sid, seat = seat, call = call, space = sp.name, id = id, place = place,
-    })
+    lines.wait(sp, lines.PRESENCE, id, {kind = "presence", sid = sid, seat = seat, call = call, id = id})
   end
 
   -- A key or an item of a queue has come: who waited for just that is answered.
@@ -155,7 +152,7 @@ keys.part(function()
     withdraw = function(w)
       local sp = space.open(w.space)
       local crowd, stand = crowd_of(sp, w.id), stand_of(sp, w.id)
-      lines.leave(sp, lines.PRESENCE, w.id, w.place, lines.call(w.sid, w.seat, w.call))
+      lines.withdraw(sp, lines.PRESENCE, w.id, w)
       sp.waits_bytes = sp.waits_bytes - crowd.cost
       if stand[4] > 1 then
         stand[4] = stand[4] - 1

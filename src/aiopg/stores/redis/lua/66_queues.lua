@@ -135,10 +135,7 @@ keys.part(function()
       space.write(sp, "HSET", "queues", key, 0)
     end
     sp.popping = sp.popping + 1
-    local place = lines.stand(sp, lines.POP, key, lines.call(sid, seat, call))
-    replies.wait({
-      kind = "pop", sid = sid, seat = seat, call = call, space = sp.name, key = key, place = place,
-    })
+    lines.wait(sp, lines.POP, key, {kind = "pop", sid = sid, seat = seat, call = call, key = key})
   end
 
   -- Drop what a queue holds; whether it held something.
@@ -170,7 +167,7 @@ keys.part(function()
     end,
     withdraw = function(w)
       local sp = space.open(w.space)
-      lines.leave(sp, lines.POP, w.key, w.place, lines.call(w.sid, w.seat, w.call))
+      lines.withdraw(sp, lines.POP, w.key, w)
       sp.popping = sp.popping - 1
       drop_if_idle(sp, w.key)
       return true

@@ -47,10 +47,7 @@ keys.part(function()
       return
     end
     write(sp, key, many, come)
-    local place = lines.stand(sp, lines.MEET, key, lines.call(sid, seat, call))
-    replies.wait({
-      kind = "meet", sid = sid, seat = seat, call = call, space = sp.name, key = key, place = place,
-    })
+    lines.wait(sp, lines.MEET, key, {kind = "meet", sid = sid, seat = seat, call = call, key = key})
   end
 
   local function places(from, to)
@@ -75,7 +72,7 @@ keys.part(function()
     withdraw = function(w)
       local sp = space.open(w.space)
       local expected, come = read(sp, w.key)
-      lines.leave(sp, lines.MEET, w.key, w.place, lines.call(w.sid, w.seat, w.call))
+      lines.withdraw(sp, lines.MEET, w.key, w)
       write(sp, w.key, expected, come - 1)
       return true
     end,

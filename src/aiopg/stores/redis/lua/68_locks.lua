@@ -39,10 +39,7 @@ keys.part(function()
     local call, seat, key = unpack(cmd, 2, 4)
     replies.check(sid, call)
     if read(sp, key) then
-      local place = lines.stand(sp, lines.LOCK, key, lines.call(sid, seat, call))
-      replies.wait({
-        kind = "lock", sid = sid, seat = seat, call = call, space = sp.name, key = key, place = place,
-      })
+      lines.wait(sp, lines.LOCK, key, {kind = "lock", sid = sid, seat = seat, call = call, key = key})
       return
     end
     if space.read(sp, "HLEN", "locks") >= LIMITS.keys then
@@ -87,7 +84,7 @@ keys.part(function()
       return {}, {0}
     end,
     withdraw = function(w)
-      lines.leave(space.open(w.space), lines.LOCK, w.key, w.place, lines.call(w.sid, w.seat, w.call))
+      lines.withdraw(space.open(w.space), lines.LOCK, w.key, w)
       return true
     end,
   }
