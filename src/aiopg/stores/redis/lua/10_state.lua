@@ -352,20 +352,21 @@ end
 
 local pack = {}
 
+-- What a map or an array of so many items begins with; `few` is the byte for none, `many` that for over 15.
+local function head_of(count, few, many)
+  if count < 16 then return string.char(few + count) end
+  if count < 65536 then return string.char(many) .. struct.pack(">I2", count) end
+  return string.char(many + 1) .. struct.pack(">I4", count)
+end
+
 -- A map of MessagePack, of {key, value, key, value, ...} that are encoded already.
 function pack.map(items)
-  local count = #items / 2
-  local head = count < 16 and string.char(128 + count) or count < 65536 and "\222" .. struct.pack(">I2", count)
-    or "\223" .. struct.pack(">I4", count)
-  return head .. table.concat(items)
+  return head_of(#items / 2, 128, 222) .. table.concat(items)
 end
 
 -- An array of values that are encoded already.
 function pack.array(items)
-  local count = #items
-  local head = count < 16 and string.char(144 + count) or count < 65536 and "\220" .. struct.pack(">I2", count)
-    or "\221" .. struct.pack(">I4", count)
-  return head .. table.concat(items)
+  return head_of(#items, 144, 220) .. table.concat(items)
 end
 
 -- Bytes: cmsgpack writes every string as a text.

@@ -67,12 +67,19 @@ local function bytes_of(life)
   return held:num("mb") + held:num("rb") + (held:get("keys") and keys.bytes(tostring(life)) or 0)
 end
 
+-- Raises StoreFullError if so many more bytes are too many for a life.
+function groups.check_bytes(life, more)
+  if bytes_of(life) + more > LIMITS.group_bytes then
+    store_full("group_bytes", "group " .. text.quoted(group_name()))
+  end
+end
+
 -- Raises StoreFullError if so many more bytes are too many for a space.
 function groups.check_room(space, more)
   if more <= 0 then return end
   if space == "" then
     if keys.bytes("") + more > LIMITS.store_bytes then store_full("store_bytes", "the store's own keys") end
-  elseif bytes_of(tonumber(space)) + more > LIMITS.group_bytes then
-    store_full("group_bytes", "group " .. text.quoted(group_name()))
+  else
+    groups.check_bytes(tonumber(space), more)
   end
 end

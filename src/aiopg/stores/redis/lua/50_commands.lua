@@ -11,11 +11,8 @@ state.part(function()
 
   -- Raises StoreFullError if so many more bytes are too many for a life; sees to it that they expire.
   local function make_room(life, size)
-    local held = life_record(life)
-    if bytes_of(life) + size > LIMITS.group_bytes then
-      store_full("group_bytes", "group " .. text.quoted(group_name()))
-    end
-    state.due_at(state.next_sweep(held))
+    groups.check_bytes(life, size)
+    state.due_at(state.next_sweep(life_record(life)))
   end
 
   handlers[20] = function(sid, c, body) -- Put

@@ -33,8 +33,6 @@ keys.part(function()
     return (negative and "\211" or "\207") .. struct.pack(">I2I2I2I2", unpack(words))
   end
 
-  local ESCAPES = {["\t"] = "\\t", ["\n"] = "\\n", ["\r"] = "\\r", ["\\"] = "\\\\"}
-
   -- Bytes in quotes, for people.
   function text.bytes(bytes)
     local single, double = bytes:find("'", 1, true), bytes:find('"', 1, true)

@@ -181,7 +181,6 @@ rare.part(function()
     rounds.abort(life, err)
     if held:get("keys") then
       keys.fail(tostring(life), err)
-      keys.drop(tostring(life)) -- nobody can reach them any more
       held:set("keys", false)
     end
   end
