@@ -30,6 +30,7 @@ class Load:
         self._groups = groups
         self.steps = 0
         """That all ranks have made."""
+        self._stepped = asyncio.Event()
 
     async def run(self, until: Callable[[], Awaitable[object]]) -> None:
         """Step until that returns. Raises `AssertionError` for a step that came to something wrong."""
@@ -48,6 +49,12 @@ class Load:
             if isinstance(error, BaseException):
                 raise error
         self.steps += 1
+        stepped, self._stepped = self._stepped, asyncio.Event()
+        stepped.set()
+
+    async def stepped(self) -> None:
+        """Wait until all ranks have made one step more."""
+        await self._stepped.wait()
 
     async def lost(self) -> list[BaseException]:
         """What each rank's next call raises, after the store lost what it had acknowledged.

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Self
 
-__all__ = ["Server", "binaries", "cluster", "cluster_node", "free_port", "sentinel"]
+__all__ = ["Server", "binaries", "cluster", "cluster_node", "free_port", "replicated", "sentinel", "wait_for"]
 
 START_SECONDS = 20.0
 
@@ -156,23 +156,28 @@ def read_reply(answers: BinaryIO) -> object:
 
 
 @contextlib.contextmanager
-def sentinel(binary: str, place: Path) -> Iterator[tuple[Server, Server, Server]]:
-    """A primary, a replica of it, and a sentinel that watches both as "aiopg"."""
-    with contextlib.ExitStack() as stack:
-        primary = stack.enter_context(
-            Server(binary, place / "primary", *NOTHING_KEPT, "--repl-diskless-sync-delay", "0")
-        )
-        replica = Server(binary, place / "replica", *NOTHING_KEPT, "--replicaof", "127.0.0.1", str(primary.port))
-        stack.enter_context(replica)
+def replicated(binary: str, place: Path) -> Iterator[tuple[Server, Server]]:
+    """A primary and a replica of it, which gets its writes."""
+    with (
+        Server(binary, place / "primary", *NOTHING_KEPT, "--repl-diskless-sync-delay", "0") as primary,
+        Server(binary, place / "replica", *NOTHING_KEPT, "--replicaof", "127.0.0.1", str(primary.port)) as replica,
+    ):
         wait_for(lambda: "master_link_status:up" in str(replica.ask("INFO", "replication")))
+        yield primary, replica
+
+
+@contextlib.contextmanager
+def sentinel(binary: str, place: Path) -> Iterator[tuple[Server, Server, Server]]:
+    """The same, and a sentinel that watches both as "aiopg"."""
+    with replicated(binary, place) as (primary, replica):
         watch = Server(binary, place / "sentinel", sentinel=True)
         (watch.place / "sentinel.conf").write_text(
             f"sentinel monitor aiopg 127.0.0.1 {primary.port} 1\n"
             "sentinel down-after-milliseconds aiopg 500\nsentinel failover-timeout aiopg 3000\n"
         )
-        stack.enter_context(watch)
-        wait_for(lambda: "slaves=1" in str(watch.ask("INFO", "sentinel")))
-        yield primary, replica, watch
+        with watch:
+            wait_for(lambda: "slaves=1" in str(watch.ask("INFO", "sentinel")))
+            yield primary, replica, watch
 
 
 @contextlib.contextmanager

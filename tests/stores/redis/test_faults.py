@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from aiopg.testing import FaultProxy
 
 from .conftest import SLOW
 from .load import Load, form
-from .servers import NOTHING_KEPT, Server, binaries, cluster, cluster_node, free_port, sentinel, wait_for
+from .servers import Server, binaries, cluster, cluster_node, free_port, replicated, sentinel, wait_for
 
 LONG = os.environ.get("AIOPG_TEST_LONG") == "1"
 
@@ -114,16 +116,18 @@ async def test_groups_go_on_after_a_restart_of_a_server_that_syncs_always(
     binary: str, tmp_path: Path, name: str
 ) -> None:
     """kill -9 under load with appendonly always: nothing lost, nothing doubled; the capability record says so."""
+    print(f"seed {SEED}")
+    moments = random.Random(SEED)
     server = Server(binary, tmp_path / "redis", "--save", "", "--appendonly", "yes", "--appendfsync", "always")
     with server:
         load = Load(await form([server.url] * 2, name))
 
         async def restarts() -> None:
             for _ in range(20 if LONG else 2):
-                await asyncio.sleep(0.2)
+                await load.stepped()
+                await asyncio.sleep(moments.uniform(0, 0.05))  # at whatever a step is at then
                 await asyncio.to_thread(server.kill)
                 await asyncio.to_thread(server.start)
-            await asyncio.sleep(0.2)
 
         await load.run(restarts)
         link = await open_link(server.url)
@@ -198,10 +202,7 @@ async def test_a_sentinel_that_knows_only_an_old_primary_is_passed_over(tmp_path
 @ONE_LOOP
 async def test_what_a_replica_had_not_got_is_told(binary: str, tmp_path: Path, name: str) -> None:
     """Writes that the primary had acknowledged are lost when it fails: StoreLostError, never silence."""
-    with (
-        Server(binary, tmp_path / "primary", *NOTHING_KEPT, "--repl-diskless-sync-delay", "0") as primary,
-        Server(binary, tmp_path / "replica", *NOTHING_KEPT, "--replicaof", "127.0.0.1", str(primary.port)) as replica,
-    ):
+    with replicated(binary, tmp_path) as (primary, replica):
         async with FaultProxy(before(primary)) as proxy:
             load = Load(await form([behind(proxy)] * 2, name))
             await load.step()
@@ -220,10 +221,7 @@ async def test_other_events_of_the_same_number_are_told_from_those_that_were_los
     binary: str, tmp_path: Path, name: str
 ) -> None:
     """A member was told what the new primary does not know, and the others make as much happen before it asks."""
-    with (
-        Server(binary, tmp_path / "primary", *NOTHING_KEPT, "--repl-diskless-sync-delay", "0") as primary,
-        Server(binary, tmp_path / "replica", *NOTHING_KEPT, "--replicaof", "127.0.0.1", str(primary.port)) as replica,
-    ):
+    with replicated(binary, tmp_path) as (primary, replica):
         async with FaultProxy(before(primary)) as proxy, FaultProxy(before(primary)) as slow:
             first, second, third = await form([behind(proxy), behind(proxy), behind(slow)], name)
             of_first, of_second = asyncio.create_task(third.recv(0)), asyncio.create_task(third.recv(1))
@@ -271,11 +269,10 @@ async def test_a_group_goes_on_when_its_slot_moves(tmp_path: Path, name: str) ->
         await load.step()
         slot, source, target = way_of(room_prefix(name).decode(), nodes)
 
-        async def move() -> None:
-            await asyncio.to_thread(move_slot, slot, source, target)
-            await asyncio.sleep(0.2)
+        def was_met() -> bool:
+            return "errorstat_ASK" in str(source.ask("INFO", "errorstats"))
 
-        await load.run(move)
+        await load.run(lambda: asyncio.to_thread(move_slot, slot, source, target, was_met))
         await load.step()
         assert source.ask("CLUSTER", "COUNTKEYSINSLOT", slot) == 0
         await asyncio.to_thread(move_slot, *way_of(REGISTRY.decode(), nodes))
@@ -317,14 +314,14 @@ def way_of(key: str, nodes: list[Server]) -> tuple[str, Server, Server]:
     return slot, source, next(node for node in nodes if node is not source)
 
 
-def move_slot(slot: str, source: Server, target: Server) -> None:
-    """Give a slot and its keys to another node."""
+def move_slot(slot: str, source: Server, target: Server, was_met: Callable[[], bool] = lambda: True) -> None:
+    """Give a slot and its keys to another node. `was_met`: it is on its way until this is so."""
     names = {node: str(node.ask("CLUSTER", "MYID")) for node in (source, target)}
     target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
     source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+    wait_for(was_met)
     while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, "100"):
         assert isinstance(keys, list)
         source.ask("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys)
-        time.sleep(0.02)
     for node in (target, source):
         node.ask("CLUSTER", "SETSLOT", slot, "NODE", names[target])
