@@ -20,7 +20,7 @@ from aiopg._core.messages import Answer, Cancel, Command, Event, Failed, Join, W
 from aiopg.stores.redis._script import load_script
 from aiopg.stores.redis._wording import pack_head, word
 
-__all__ = ["Both", "Lua", "Told", "make_script"]
+__all__ = ["Both", "Lua", "Told", "make_script", "worded"]
 
 GRACE_MS = 10**9
 
@@ -34,6 +34,11 @@ def make_script(limits: Mapping[str, int]) -> bytes:
         text, found = re.subn(rf"(?m)^(\s*{name} = )[^,]+,", rf"\g<1>{value},", text)
         assert found == 1, name
     return text.encode()
+
+
+def worded(commands: Iterable[Command]) -> list[bytes]:
+    """The arguments of a batch of commands: the head and the body of each."""
+    return [part for head, body, _ in map(word, commands) for part in (head, b"".join(body))]
 
 
 class Told(NamedTuple):
@@ -71,11 +76,8 @@ class Lua:
         """A batch of commands of a session: all its events behind `received`."""
         mark = self.marks.get((sid, received), 0)
         header = [self._sent[sid] + 1, received, GRACE_MS, f"holder of {sid[:4]}", not self._sent[sid], mark]
-        arguments: list[bytes] = []
-        for command in commands:
-            self._sent[sid] += 1
-            head, body, _ = word(command)
-            arguments += (head, b"".join(body))
+        arguments = worded(commands)
+        self._sent[sid] += len(arguments) // 2
         state, *reply = self.call("run", sid, pack_head(header), *arguments)
         assert state == b"ok", (state, reply)
         applied, last, self.due, *events = reply

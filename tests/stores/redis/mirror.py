@@ -14,9 +14,9 @@ from aiopg._core.engine import Engine, Events
 from aiopg._core.key_messages import Lock
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Cancel, Command, Event, Failed, Status, Withdrawn
-from aiopg.stores.redis._wording import pack_head, word
+from aiopg.stores.redis._wording import pack_head
 
-from .driver import Lua
+from .driver import Lua, worded
 
 __all__ = ["GRACE", "Mirror"]
 
@@ -168,12 +168,8 @@ class Mirror:
 
     def _call(self, sid: str, session: _Session, commands: tuple[Command, ...], opening: bool) -> list[Any]:
         header = [session.sent + 1, session.received, int(GRACE * 1000), "a holder", opening, session.mark]
-        arguments: list[bytes] = []
-        for command in commands:
-            head, body, _ = word(command)
-            arguments += (head, b"".join(body))
         session.sent += len(commands)
-        reply: list[Any] = self.lua.call("run", sid, pack_head(header), *arguments)
+        reply: list[Any] = self.lua.call("run", sid, pack_head(header), *worded(commands))
         return reply
 
     def _rewind(self, session: _Session) -> None:

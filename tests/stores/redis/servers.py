@@ -17,7 +17,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Self
 
-__all__ = ["Server", "binaries", "cluster", "cluster_node", "free_port", "replicated", "sentinel", "wait_for"]
+from tests.system.ranks import free_port
+
+__all__ = ["Server", "binaries", "cluster", "cluster_node", "replicated", "sentinel", "wait_for"]
 
 START_SECONDS = 20.0
 
@@ -39,15 +41,14 @@ def binaries() -> dict[str, str]:
     return found
 
 
-def free_port(also: int = 0) -> int:
-    """A port that was free a moment ago, as the one `also` above it: redis-server takes no listening socket."""
+def node_port() -> int:
+    """A free port for a node of a cluster, whose bus's port is free too."""
     while True:
-        with socket.socket() as sock, socket.socket() as other:
-            sock.bind(("127.0.0.1", 0))
-            port: int = sock.getsockname()[1]
+        port = free_port()
+        with socket.socket() as sock:
             try:
-                other.bind(("127.0.0.1", port + also if also else 0))
-            except (OSError, OverflowError):
+                sock.bind(("127.0.0.1", port + BUS_OFFSET))
+            except OSError:
                 continue
             return port
 
@@ -198,7 +199,7 @@ def cluster(binary: str, place: Path, nodes: int = 3) -> Iterator[list[Server]]:
 def cluster_node(binary: str, place: Path) -> Server:
     """A node, which belongs to no cluster yet."""
     options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"]
-    return Server(binary, place, *options, *NOTHING_KEPT, port=free_port(BUS_OFFSET))
+    return Server(binary, place, *options, *NOTHING_KEPT, port=node_port())
 
 
 def _knows(server: Server, nodes: list[Server]) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 import msgpack
 
 from aiopg._core.messages import Arrive, Command, Join, Needs, unpack_error
-from aiopg.stores.redis._wording import pack_head, word
+from aiopg.stores.redis._wording import pack_head
 
-from .driver import Lua
+from .driver import Lua, worded
 
 __all__ = ["GRACE", "Room", "Speaker", "error_of", "names"]
 
@@ -32,10 +32,6 @@ class Speaker:
 
     def call(self, *commands: Command, **other: Any) -> list[Any]:
         """What the script answers. `first`, `received`, `mark`: said in the place of what is right."""
-        arguments: list[bytes] = []
-        for command in commands:
-            head, body, _ = word(command)
-            arguments += (head, b"".join(body))
         header = [
             other.get("first", self.sent + 1),
             other.get("received", self.received[0]),
@@ -44,7 +40,7 @@ class Speaker:
             self.opening,
             other.get("mark", self.received[1]),
         ]
-        reply: list[Any] = self.lua.call("run", self.sid, pack_head(header), *arguments)
+        reply: list[Any] = self.lua.call("run", self.sid, pack_head(header), *worded(commands))
         return reply
 
     def say(self, *commands: Command) -> list[list[Any]]:

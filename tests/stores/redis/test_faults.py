@@ -20,10 +20,11 @@ from aiopg.stores.redis._address import room_prefix
 from aiopg.stores.redis._outbox import Outbox
 from aiopg.stores.redis._status import REGISTRY
 from aiopg.testing import FaultProxy
+from tests.system.ranks import free_port
 
 from .conftest import SLOW
 from .load import Load, form
-from .servers import Server, binaries, cluster, cluster_node, free_port, replicated, sentinel, wait_for
+from .servers import Server, binaries, cluster, cluster_node, replicated, sentinel, wait_for
 
 LONG = os.environ.get("AIOPG_TEST_LONG") == "1"
 

@@ -25,10 +25,11 @@ from aiopg.cli._certs import write_certificates
 from aiopg.stores import open_link
 from aiopg.stores.redis._address import RedisAddress, room_prefix
 from aiopg.stores.redis._dial import Dialer, ask
+from tests.system.ranks import free_port
 
 from .conftest import SLOW, Opener
 from .load import Load, form
-from .servers import NOTHING_KEPT, Server, binaries, free_port
+from .servers import NOTHING_KEPT, Server, binaries
 
 PAGE = Path(__file__).parents[3] / "docs" / "redis.md"
 FROM_7 = ("+fcall", "+function|load")
