@@ -42,7 +42,7 @@ __all__ = ["RedisLink"]
 logger = logging.getLogger("aiopg.store")
 
 PAYLOAD_BYTES = 64 * 1024 * 1024
-"""A server does nothing else while it copies a payload, some milliseconds for one of this size."""
+"""A server does nothing else while it copies a payload: for one of this size some tenths of a second in each call."""
 
 LEAST_GRACE = 0.5
 """Seconds. A session's lease is renewed three times in its grace, from here."""
