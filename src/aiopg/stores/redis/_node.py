@@ -12,7 +12,7 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -76,10 +76,10 @@ class Node:
     def __init__(
         self,
         dialer: Dialer,
-        locate: Callable[[], Any],
+        locate: Callable[[], Awaitable[Host | None]],
         grace: float,
         on_lost: Callable[[AiopgError], None],
-        on_down: Callable[[], Any] | None = None,
+        on_down: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`locate`: awaited before each attempt to connect, gives the host. `grace`: as long it is tried to come back;
         then `on_lost` is called. `on_down`: awaited when an attempt failed; listeners may go elsewhere."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from redis.crc import key_slot
 from redis.exceptions import MovedError, ResponseError
@@ -31,7 +30,7 @@ class Nodes:
         self._nodes: dict[Host | None, Node] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
 
     async def connect(self, prefix: bytes, deadline: float) -> None:
