@@ -77,8 +77,9 @@ class Entry(NamedTuple):
     """One entry: the inputs are in the order in which they take effect."""
 
     now: float
+    """The room's time, in seconds, as its sender knows it."""
     date: float
-    """Seconds since 1970: all that tells how long nobody was in a room."""
+    """What its sender's calendar said, in seconds since 1970: all that tells how long nobody was in a room."""
     inputs: tuple[Input, ...]
 
 
@@ -113,7 +114,7 @@ def pack_input(one: Input, head_bytes: int) -> Packed:
 
 
 def encode_entry(now: float, date: float, inputs: Iterable[Packed]) -> bytes:
-    """An entry of these inputs."""
+    """An entry of these inputs; for `now` and `date` see `Entry`."""
     heads: list[object] = []
     pieces: list[Buffer] = []
     for packed in inputs:

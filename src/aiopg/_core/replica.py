@@ -68,7 +68,7 @@ class Replica:
         """The latest that an entry has told, in seconds since 1970; 0: none has."""
 
     def now_after(self, date: float) -> float:
-        """The room's time on that date if nobody has been in the room since the last entry."""
+        """The room's time on that date (seconds since 1970) if nobody has been in the room since the last entry."""
         return self.now + (max(date - self.date, 0.0) if self.date else 0.0)
 
     def is_suspect(self, sid: bytes) -> bool:

@@ -213,7 +213,7 @@ class EtcdRoom(Room):
             gone = [pack_input(Gone(sid, "its lease in etcd has ended"), 0) for sid in over]
             # The room may have gone meanwhile, and another have been made in its place.
             compares = [created_at(self._keys.head, copy.created), absent(one(self._session))]
-            now = copy.replica.now if copy.sessions else copy.replica.now_after(time.time())
+            now = copy.replica.now if copy.sessions else copy.replica.now_after(_date())
             joined = await self._client.txn(compares, self._first(now, [*gone, *load.inputs]))
             if not joined.succeeded:
                 return False
@@ -224,7 +224,7 @@ class EtcdRoom(Room):
         lease = self._premises.lease.id
         return [
             Put(self._session, b"", lease),
-            Put(self._keys.entry(self.sid, 1), encode_entry(now, time.time(), inputs)),
+            Put(self._keys.entry(self.sid, 1), _entry(now, inputs)),
         ]
 
     # --------------------------------------------------------------------------------------------------- writing
@@ -237,7 +237,7 @@ class EtcdRoom(Room):
                 keys = enumerate(chunks_of(upload.body))
                 chunks = ((self._keys.blob(self.sid, upload.number, number), chunk) for number, chunk in keys)
                 await write_chunks(self._client, self._session, chunks)
-            await self._append(encode_entry(self.reader.now(), time.time(), load.inputs))
+            await self._append(_entry(self.reader.now(), load.inputs))
         except StoreFullError as error:
             if await self._was_written(self._number + 1):
                 self._number += 1
@@ -299,7 +299,7 @@ class EtcdRoom(Room):
     async def _walk_out(self, others: list[bytes]) -> bool:
         """Leave it to the others, at least one of whom must still be there then."""
         compares = [present(self._session), *(present(self._keys.session(sid)) for sid in others[:1])]
-        bye = encode_entry(self.reader.now(), time.time(), [pack_input(Gone(self.sid, self._why_leaving), 0)])
+        bye = _entry(self.reader.now(), [pack_input(Gone(self.sid, self._why_leaving), 0)])
         ops: list[Op] = [Put(self._keys.entry(self.sid, self._number + 1), bye), Delete(one(self._session))]
         return await self._try_to_leave(compares, ops)
 
@@ -336,3 +336,16 @@ class EtcdRoom(Room):
     @property
     def _lives_as_noted(self) -> Compare:
         return modified_at(self._premises.layout.lives, self._lives_written)
+
+
+def _entry(now: float, inputs: list[Packed]) -> bytes:
+    """An entry that is written now; `now`: the room's time."""
+    return encode_entry(now, _date(), inputs)
+
+
+def _date() -> float:
+    """What the calendar says, in seconds since 1970, all that the last one in a room shares with the next.
+
+    Nothing is timed by it while somebody is in the room.
+    """
+    return time.time()
