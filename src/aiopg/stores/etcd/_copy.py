@@ -17,7 +17,7 @@ from aiopg.errors import ProtocolError, UsageError
 from aiopg.stores.etcd._client import EtcdClient
 from aiopg.stores.etcd._errors import CompactedError
 from aiopg.stores.etcd._layout import RoomKeys
-from aiopg.stores.etcd._messages import KeyValue, under
+from aiopg.stores.etcd._messages import KeyValue
 from aiopg.stores.etcd._premises import LIMITS, Breath
 
 __all__ = ["ABOUT", "PAGE", "Copy", "Head", "Known", "read_copy"]
@@ -138,7 +138,7 @@ async def _copy(client: EtcdClient, keys: RoomKeys, entries: Sequence[KeyValue],
 async def _whole(client: EtcdClient, keys: RoomKeys, snapshot: Head, revision: int) -> Buffer:
     if not snapshot.chunks:
         return snapshot.data
-    found = await client.range(under(keys.chunk(snapshot.name, 0)[:-6]), revision)
+    found = await client.range(keys.snapshot_chunks(snapshot.name), revision)
     if len(found.entries) != snapshot.chunks:
         raise ProtocolError(f"of a snapshot in {snapshot.chunks} chunks {len(found.entries)} are there")
     return b"".join(chunk.value for chunk in found.entries)

@@ -102,6 +102,10 @@ class RoomKeys:
         """Of the snapshot of that name."""
         return b"%s%s/%06d" % (self.chunks.key, name, chunk)
 
+    def snapshot_chunks(self, name: bytes) -> Span:
+        """All of that snapshot."""
+        return under(b"%s%s/" % (self.chunks.key, name))
+
     def place(self, key: bytes) -> Place:
         """What a key of the watched span is."""
         kind, sid, *number = key.removeprefix(self.all.key).split(b"/")
