@@ -14,13 +14,16 @@ from aiopg.stores.etcd._client import EtcdClient
 from aiopg.stores.etcd._layout import Layout
 from aiopg.stores.etcd._lease import Lease
 
-__all__ = ["ENTRY_BYTES", "LIMITS", "Breath", "FencedError", "Premises"]
+__all__ = ["ENTRY_BYTES", "LEASE_ENDED", "LIMITS", "Breath", "FencedError", "Premises"]
 
 KIB = 1024
 MIB = 1024 * KIB
 
 ENTRY_BYTES: Final = MIB
 """As many bytes of commands are in one entry: etcd takes requests of 1.5 MiB, if nobody has told it otherwise."""
+
+LEASE_ENDED: Final = "its lease in etcd has ended"
+"""Why a session is over whose key is gone."""
 
 BREATH_SECONDS: Final = 0.005
 

@@ -27,7 +27,7 @@ from aiopg.stores.etcd._blobs import fetch
 from aiopg.stores.etcd._copy import PAGE, Copy, Head, Known
 from aiopg.stores.etcd._errors import CompactedError
 from aiopg.stores.etcd._layout import RoomKeys
-from aiopg.stores.etcd._premises import Breath, FencedError, Premises
+from aiopg.stores.etcd._premises import LEASE_ENDED, Breath, FencedError, Premises
 from aiopg.stores.etcd._sender import Sender
 from aiopg.stores.etcd._watch import Event as Change
 
@@ -230,7 +230,7 @@ class Reader:
 
     def _bury(self, sid: bytes) -> None:
         if sid in self.replica.sessions:
-            self._sender.gone.append(Gone(sid, "its lease in etcd has ended"))
+            self._sender.gone.append(Gone(sid, LEASE_ENDED))
             self._on_load()
 
     def _forget_over(self) -> None:

@@ -38,7 +38,7 @@ from aiopg.stores.etcd._messages import (
     present,
     unchanged_since,
 )
-from aiopg.stores.etcd._premises import LIMITS, FencedError, Premises
+from aiopg.stores.etcd._premises import LEASE_ENDED, LIMITS, FencedError, Premises
 from aiopg.stores.etcd._reader import Reader
 from aiopg.stores.etcd._sender import Load, Sender
 
@@ -210,7 +210,7 @@ class EtcdRoom(Room):
         if self.sid not in copy.sessions:
             # Sessions whose keys are gone are over, and nobody was there to say so.
             over = [sid for sid in copy.replica.sessions if sid not in copy.sessions]
-            gone = [pack_input(Gone(sid, "its lease in etcd has ended"), 0) for sid in over]
+            gone = [pack_input(Gone(sid, LEASE_ENDED), 0) for sid in over]
             # The room may have gone meanwhile, and another have been made in its place.
             compares = [created_at(self._keys.head, copy.created), absent(one(self._session))]
             now = copy.replica.now if copy.sessions else copy.replica.now_after(_date())
