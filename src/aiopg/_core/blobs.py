@@ -13,7 +13,7 @@ from aiopg._core.frames import Body, Buffer, body_size
 from aiopg._core.messages import Arrive, Command, Put
 from aiopg._core.parts import join_parts, split_parts
 
-__all__ = ["INLINE_BYTES", "Blob", "blobs_in", "fill", "outsource"]
+__all__ = ["INLINE_BYTES", "Blob", "blobs_in", "brought_by", "fill", "outsource"]
 
 INLINE_BYTES = 64 * 1024
 """A payload of more bytes is written beside the log, once, and read only by who gets it."""
@@ -59,6 +59,11 @@ def outsource(command: Command, sid: bytes, number: int) -> tuple[Command, Body]
 def blobs_in(body: Body) -> tuple[Blob, ...]:
     """The references in a body, in order."""
     return tuple(piece for piece in cast("tuple[object, ...]", body) if type(piece) is Blob)
+
+
+def brought_by(command: Command) -> tuple[Blob, ...]:
+    """The references that a command brings, as `outsource` makes them."""
+    return blobs_in(command.body) if isinstance(command, Put | Arrive) else ()
 
 
 def fill(body: Body, fetched: Mapping[Blob, Buffer]) -> Body:

@@ -22,11 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aiopg._core.blobs import Blob, blobs_in
+from aiopg._core.blobs import Blob, blobs_in, brought_by
 from aiopg._core.engine import Engine, Events
 from aiopg._core.entries import Entry, Gone, Got, Here, Input
 from aiopg._core.limits import Limits
-from aiopg._core.messages import Answer, Arrive, Command, Join, Put
+from aiopg._core.messages import Answer, Command, Join
 from aiopg.errors import ProtocolError
 
 __all__ = ["Attendance", "Replica"]
@@ -124,10 +124,9 @@ class Replica:
 
     def _note(self, sender: bytes, session: Attendance, command: Command) -> None:
         """What a replica has to know of a command beside what the engine does with it."""
-        if isinstance(command, Put | Arrive):
-            for blob in blobs_in(command.body):
-                session.blobs = max(session.blobs, blob.number)
-        elif isinstance(command, Join) and (rival := self.engine.rival(sender, command)) is not None:
+        for blob in brought_by(command):
+            session.blobs = max(session.blobs, blob.number)
+        if isinstance(command, Join) and (rival := self.engine.rival(sender, command)) is not None:
             self.engine.away(rival)
 
     def _end(self, gone: Gone) -> Events:

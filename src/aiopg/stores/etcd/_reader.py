@@ -16,11 +16,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from aiopg._core.blobs import Blob, blobs_in, fill
+from aiopg._core.blobs import Blob, blobs_in, brought_by, fill
 from aiopg._core.engine import Events
 from aiopg._core.entries import Entry, Gone, Said, decode_entry
 from aiopg._core.frames import Buffer
-from aiopg._core.messages import Answer, Arrive, Event, Put
+from aiopg._core.messages import Answer, Event
 from aiopg._core.replica import Replica
 from aiopg.errors import ProtocolError
 from aiopg.stores.etcd._blobs import fetch
@@ -304,5 +304,4 @@ class Reader:
 
 def _blob_bytes(entry: Entry) -> int:
     said = [one.command for one in entry.inputs if isinstance(one, Said)]
-    large = [command for command in said if isinstance(command, Put | Arrive)]
-    return sum(len(blob) for command in large for blob in blobs_in(command.body))
+    return sum(len(blob) for command in said for blob in brought_by(command))
