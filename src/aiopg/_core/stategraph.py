@@ -21,7 +21,7 @@ import struct
 from collections import deque
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import msgpack
 
@@ -95,8 +95,6 @@ _PLAIN = frozenset({type(None), bool, int, float, str})
 
 _LENGTH = struct.Struct(">I")
 
-T = TypeVar("T")
-
 
 def dump(state: State, now: float, met: list[blobs.Blob] | None = None) -> list[Buffer]:
     """The snapshot of a state at `now` (engine's time), in pieces; the payloads in it are those of the state.
@@ -107,7 +105,7 @@ def dump(state: State, now: float, met: list[blobs.Blob] | None = None) -> list[
     root = writer.value(state)
     writer.write_nodes()
     if met is not None:
-        met += writer.met(blobs.Blob)
+        met += writer.met_blobs()
     graph = msgpack.packb([VERSION, now, root, writer.nodes], unicode_errors="surrogatepass")
     return [_LENGTH.pack(len(graph)) + graph, *writer.pieces]
 
@@ -198,9 +196,9 @@ class _Writer:
             self._objects.append(value)
         return [_NODE, number]
 
-    def met(self, cls: type[T]) -> list[T]:
-        """The objects of a class that are in the graph."""
-        return [one for one in self._objects if type(one) is cls]
+    def met_blobs(self) -> list[blobs.Blob]:
+        """The references to payloads elsewhere that are in the graph."""
+        return [one for one in self._objects if type(one) is blobs.Blob]
 
     def write_nodes(self) -> None:
         """Write every object that was met, and those met by that."""
