@@ -50,7 +50,7 @@ class Housekeeper:
         return length > 1 and length > 1 + self._reader.turn
 
     async def run(self) -> None:
-        """Make one, unless there is one that has more than we have heard. Raises `FencedError`."""
+        """Make one, unless there is one that has more than we have heard. Raises `FencedError`, `StoreFullError`."""
         reader, client, session = self._reader, self._premises.client, self._keys.session(self._sid)
         if reader.applied < self._newest:
             return  # ours would take its place, and what lies between the two is not in the log any more

@@ -36,8 +36,7 @@ LIMITS: Final = Limits(
     kept_changes_bytes=MIB,
 )
 """All copies of a room's engine have the same, or they would differ. etcd has 2 GiB, if nobody has told it otherwise,
-for all that is not compacted yet. A `CompareSet` has two values in one entry. What is
-kept is in every snapshot."""
+for all that is not compacted yet. A `CompareSet` has two values in one entry. Kept changes are in every snapshot."""
 
 
 class FencedError(Exception):
