@@ -28,6 +28,7 @@ from aiopg._core.key_messages import (
     Unlock,
     WaitKeys,
 )
+from aiopg._core.limits import Limits
 from aiopg._core.messages import (
     COLLECTIVES,
     Abort,
@@ -51,7 +52,10 @@ from aiopg._core.messages import (
 )
 from aiopg._core.parts import join_parts
 
-__all__ = ["Commands"]
+__all__ = ["LIMITS", "Commands"]
+
+LIMITS = Limits(mailbox_messages=6, waiting_calls=8, open_rounds=4, keys=3, queue_items=3, kept_changes=4)
+"""Small, so that commands drawn at random meet them."""
 
 TAGS: list[int | str] = [0, "t"]
 

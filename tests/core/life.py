@@ -6,7 +6,6 @@ import random
 
 from aiopg._core.exchange import Exchange, Line
 from aiopg._core.frames import Body, FrameReceiver
-from aiopg._core.limits import Limits
 from aiopg._core.messages import Command
 from aiopg._core.records import (
     encode_away,
@@ -19,9 +18,10 @@ from aiopg._core.records import (
     encode_timer,
 )
 from aiopg._core.wire import decode_message, encode_message
-from tests.core.commands import Commands
+from tests.core.commands import LIMITS, Commands
 
-LIMITS = Limits(mailbox_messages=6, waiting_calls=8, open_rounds=4, keys=3, queue_items=3, kept_changes=4)
+__all__ = ["ABOUT", "LIMITS", "Life"]
+
 ABOUT = {"pid": 1}
 
 

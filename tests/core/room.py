@@ -14,11 +14,9 @@ from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Command, Event
 from aiopg._core.replica import Replica
 from aiopg._core.stategraph import dump, load_replica
-from tests.core.commands import Commands
+from tests.core.commands import LIMITS, Commands
 
-__all__ = ["LIMITS", "Log", "Writer", "state_of"]
-
-LIMITS = Limits(mailbox_messages=6, waiting_calls=8, open_rounds=4, keys=3, queue_items=3, kept_changes=4)
+__all__ = ["LIMITS", "Log", "Writer", "random_life", "state_of"]
 
 
 def state_of(replica: Replica) -> bytes:
