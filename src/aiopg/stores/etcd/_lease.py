@@ -10,6 +10,7 @@ A renewal is a stream of one message: gRPC's simple call, on a method that would
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -48,7 +49,7 @@ async def grant(requests: Requests, ttl: float, patience: float | None) -> Lease
     """Get a lease and begin to renew it."""
     # The number is ours: so when the answer is lost and the request sent again, it is the same lease.
     number_of = random.SystemRandom().getrandbits(62) | 1
-    seconds = max(1, -int(-ttl // 1))
+    seconds = max(1, math.ceil(ttl))
     began = time.monotonic()
     try:
         answer, _ = await requests.send(GRANT, number(1, seconds) + number(2, number_of))
