@@ -11,8 +11,8 @@ Rules:
   entry may be written again by who does not know whether it was written.
 - That a session is over is an entry as well, of whoever saw it first. A session that is over does not come again.
 - The room's time is the largest that an entry has told; who comes into a room where nobody was adds how long that
-  was, by the calendar. What is past its time goes before the entry takes effect that
-  says so; where nobody has anything to say, an entry without inputs says so.
+  was, by the calendar. What is past its time goes before the entry takes effect that says so; where nobody has
+  anything to say, an entry without inputs says so.
 - Who asks for a rank that another session holds puts that one down as away, and waits. A member that hears that of
   itself says that it is there (`Here`), and then the joiner is refused; one whose process has died says nothing more.
 - A payload that lies elsewhere (`blobs`) and was handed out is needed until its reader has it (`Got`), or is over.

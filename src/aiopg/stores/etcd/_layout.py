@@ -34,11 +34,11 @@ them."""
 
 
 class Place(NamedTuple):
-    """What a key of a room's watched span is."""
+    """What a key of a room's watched span is, or of its payloads."""
 
     sid: bytes
     number: int
-    """Of an entry; 0 for a session."""
+    """Of an entry, or of a payload; 0 for a session."""
 
 
 class Layout:
