@@ -73,7 +73,7 @@ class Relays:
     async def _isolate(self, name: str) -> None:
         self._cut |= {frozenset((name, other)) for other in self._names if other != name}
         for task, pair in self._live.items():
-            if self._closing or pair in self._cut:
+            if pair in self._cut:
                 task.cancel()
 
     async def _heal(self) -> None:
