@@ -29,6 +29,11 @@ def own() -> bytes:
     return b"client/%d/%d/" % (os.getpid(), next(_numbers))
 
 
+def own_path() -> str:
+    """A path for the URL of a store that no other test uses."""
+    return f"/own/{os.getpid()}/{next(_numbers)}"
+
+
 async def all_calls_ended(server: EtcdServer, seconds: float) -> None:
     """Until that member has no call under way. Raises `TimeoutError`."""
     async with asyncio.timeout(seconds):

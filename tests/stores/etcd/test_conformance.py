@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 
 import pytest
 
@@ -11,18 +10,16 @@ from aiopg.stores import StoreLink, open_link
 from aiopg.testing import check_store
 from aiopg.testing.conformance._checks import all_checks
 
-from .keys import ON_ASYNCIO, ON_UVLOOP
+from .keys import ON_ASYNCIO, ON_UVLOOP, own_path
 from .servers import SLOW, EtcdServer
 
 LATE = 0.1 * SLOW
 """Promise 3; on a busy host AIOPG_TEST_SLOW stretches it."""
 
-_prefixes = itertools.count()
-
 
 async def keeps_every_rule(etcd: EtcdServer, *only: str) -> None:
     """Asked in a part of etcd of its own, where nothing but numbers is left behind."""
-    url = f"{etcd.url}/conformance/{next(_prefixes)}"
+    url = etcd.url + own_path()
 
     async def open_one() -> StoreLink:
         return await open_link(url, timeout=20 * SLOW, grace=30)  # on a busy host nobody may run for seconds

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -13,18 +11,17 @@ import pytest
 
 from aiopg import PeerLostError, StatelessGroup, Store
 
+from .keys import own_path
 from .servers import SLOW, EtcdServer
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 LONG = 50 * SLOW
 
-_prefixes = itertools.count()
-
 
 @pytest.fixture
 def url(etcd_server: EtcdServer) -> str:
     """A store of one's own: programs have names for their groups that others have too."""
-    return f"{etcd_server.url}/processes/{os.getpid()}/{next(_prefixes)}"
+    return etcd_server.url + own_path()
 
 
 def run(*arguments: str) -> list[str]:

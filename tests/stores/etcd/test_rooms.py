@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import Any
 
 import pytest
@@ -29,12 +28,10 @@ from aiopg.stores.etcd._sender import Sender
 from aiopg.stores.etcd._wire import number
 from aiopg.testing import GroupMaker
 
-from .keys import ON_ASYNCIO, ON_UVLOOP, becomes, held
+from .keys import ON_ASYNCIO, ON_UVLOOP, becomes, held, own_path
 from .servers import SLOW, EtcdServer
 
 MIB = 1024 * 1024
-
-_prefixes = itertools.count()
 
 
 def link_of(member: AsyncStatelessGroup) -> EtcdLink:
@@ -61,7 +58,7 @@ async def test_who_comes_while_snapshots_are_made_under_load_misses_nothing(
     stays short.
     """
     monkeypatch.setattr(_housekeeping, "LOG_ENTRIES", 10)
-    prefix = f"/rooms{next(_prefixes)}"
+    prefix = own_path()
     sums: list[int] = []
 
     async def add(times: int) -> None:
@@ -111,7 +108,7 @@ async def test_who_is_behind_puts_no_older_snapshot_in_the_place_of_a_newer_one(
     """A member whose loop was blocked hears old entries when others have replaced them already: a snapshot of these
     alone would leave a hole in the log.
     """
-    url = f"{etcd_server.url}/behind{next(_prefixes)}"
+    url = etcd_server.url + own_path()
     first, second = await EtcdLink.connect(url, timeout=20 * SLOW), await EtcdLink.connect(url, timeout=20 * SLOW)
     await AsyncStore(first).set("key", b"first")
     await AsyncStore(second).set("key", b"second")
@@ -175,7 +172,7 @@ def test_what_takes_a_call_back_is_said_again_when_there_is_space() -> None:
 
 async def test_status_while_a_room_was_only_asked_for(etcd_server: EtcdServer) -> None:
     """A call that was refused before it was sent leaves the link in a room that it has not come into."""
-    link = await EtcdLink.connect(f"{etcd_server.url}/asked{next(_prefixes)}", timeout=20 * SLOW)
+    link = await EtcdLink.connect(etcd_server.url + own_path(), timeout=20 * SLOW)
     with pytest.raises(PayloadTooLargeError):
         await AsyncStore(link).set("large", bytes(2 * MIB))
     assert (await link.status())["members"] == 0
@@ -233,7 +230,7 @@ async def test_what_was_popped_for_a_call_that_the_end_of_its_link_has_failed_is
     etcd_server: EtcdServer,
 ) -> None:
     """The item comes when nobody waits for it any more: its receipt is not told, and it is the next one's."""
-    url = f"{etcd_server.url}/popped{next(_prefixes)}"
+    url = etcd_server.url + own_path()
     consumer, other = await EtcdLink.connect(url, timeout=20 * SLOW), await EtcdLink.connect(url, timeout=20 * SLOW)
     store = AsyncStore(other)
     popping = asyncio.create_task(AsyncStore(consumer).queue_pop("jobs"))
@@ -256,7 +253,7 @@ async def test_what_was_popped_for_a_call_that_the_end_of_its_link_has_failed_is
 
 async def test_the_time_of_keys_goes_on_while_nobody_is_there(etcd_server: EtcdServer) -> None:
     """By the calendar; a key that ends meanwhile is not seen again."""
-    url = f"{etcd_server.url}/vacant{next(_prefixes)}"
+    url = etcd_server.url + own_path()
     async with await AsyncStore.connect(url) as store:
         await store.multi_set({"short": b"x", "also": b"x"}, ttl=0.2)
         await store.set("long", b"x", ttl=1000)
