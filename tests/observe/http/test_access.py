@@ -88,8 +88,8 @@ def test_a_cookie_ends_with_its_time_and_with_its_token(monkeypatch: pytest.Monk
     access.tokens = (ALL,)
     assert access.scope(None, cookies[ALL]) == ("*",)
     assert access.scope(None, cookies[SOME]) is None
-    later = time.time() + _access.COOKIE_SECONDS
-    monkeypatch.setattr(time, "time", lambda: later)
+    later = time.monotonic() + _access.COOKIE_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     assert access.scope(None, cookies[ALL]) is None
 
 

@@ -1,9 +1,9 @@
 """Who may look, and at which groups: by a token of the store, as members are let in by one.
 
 Tools say it with each request (`Authorization: Bearer`). A browser says it once, in a form, and has a cookie from then
-on in which there is no token: the time until which it is good, and a proof that whoever made it knew the token and a
-secret of this process. So it ends with this process, or with the token. Scripts cannot read it, and no other site can
-have it sent (HttpOnly, SameSite=Strict).
+on in which there is no token: the time until which it is good, by this host's monotonic clock, and a proof that whoever
+made it knew the token and a secret of this process. So it ends with this process, or with the token. Scripts cannot
+read it, and no other site can have it sent (HttpOnly, SameSite=Strict).
 
 Without tokens everybody who can reach the port may look, and that must not be a web page of strangers in a browser on
 this host: they can have a name of theirs resolve to an address of ours. So requests must name an address, `localhost`,
@@ -97,7 +97,7 @@ class Access:
 
     def make_cookie(self, token: Token) -> str:
         """What a browser may show from now on in the place of this token, for `COOKIE_SECONDS`."""
-        until = str(int(time.time()) + COOKIE_SECONDS)
+        until = str(int(time.monotonic()) + COOKIE_SECONDS)
         return f"{until}.{self._proof(token, until)}"
 
     def _find_cookie(self, header: str) -> Token | None:
@@ -113,7 +113,7 @@ class Access:
         for token in self.tokens:
             if hmac.compare_digest(proof, self._proof(token, until)) and not token.is_expired:
                 found = token
-        return found if found is not None and until.isdigit() and time.time() < int(until) else None
+        return found if found is not None and until.isdigit() and time.monotonic() < int(until) else None
 
     def _proof(self, token: Token, until: str) -> str:
         return hmac.new(self._secret + token.key, until.encode(), sha256).hexdigest()
