@@ -75,7 +75,7 @@ async def test_a_member_with_the_token_moves_and_one_without_is_refused_as_ever(
         for token in ("a token of somebody else", ""):
             with pytest.raises(AuthenticationError, match="token"):
                 await member(server.address, group="other", token=token)
-        assert server._started().doorkeeper._failed["127.0.0.1"] == 1
+        assert server._started().doorkeeper._guesses._wrong["127.0.0.1"] == 1
         await group.close()
 
 

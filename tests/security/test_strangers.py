@@ -209,10 +209,10 @@ def test_the_doorkeeper_forgets_failed_logins_after_a_second() -> None:
     keeper = Doorkeeper(Limits(failed_logins=2), (), lambda: now)
     for number in range(1000):
         keeper.login_failed(f"10.0.0.{number}")
-    assert len(keeper._failed) == 1000
+    assert len(keeper._guesses._wrong) == 1000
     now += 1.0
     keeper.login_failed("10.0.0.1")
-    assert dict(keeper._failed) == {"10.0.0.1": 1}
+    assert dict(keeper._guesses._wrong) == {"10.0.0.1": 1}
 
 
 async def test_a_stranger_costs_no_buffer() -> None:
@@ -360,7 +360,7 @@ async def test_a_refused_login_is_not_tried_again() -> None:
         for _ in range(3):
             with pytest.raises(AuthenticationError):
                 await AsyncStatelessGroup.connect(server.address, rank=0, world_size=1, token=OTHER, store_timeout=60.0)
-        assert sum(server._started().doorkeeper._failed.values()) <= 3
+        assert sum(server._started().doorkeeper._guesses._wrong.values()) <= 3
 
 
 async def test_a_program_that_is_no_store_is_not_told_the_token() -> None:

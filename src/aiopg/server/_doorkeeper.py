@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiopg._core.handshake import login_proofs
 from aiopg._core.limits import Limits
+from aiopg.server._guesses import Guesses
 from aiopg.server.descriptors import for_strangers
 from aiopg.tokens import Token
 
@@ -42,11 +42,9 @@ class Doorkeeper:
         """`now`: monotonic seconds."""
         self.tokens = tokens
         self._most_strangers = min(limits.strangers, for_strangers())
-        self._most_failures = limits.failed_logins
+        self._guesses = Guesses(limits.failed_logins)
         self._now = now
         self._strangers: dict[ServerConnection, None] = {}
-        self._failed: Counter[str] = Counter()  # logins, by address, in the second that began at _second
-        self._second = -1.0
         self._refused = 0
         self._said = -SAY_SECONDS
 
@@ -76,13 +74,8 @@ class Doorkeeper:
 
     def login_failed(self, address: str) -> bool:
         """A stranger did not know a token; whether it is to be told so."""
-        now = self._now()
-        if now >= self._second + 1:
-            self._second = now
-            self._failed.clear()
-        self._failed[address] += 1
         self._say(f"a login from {address} failed")
-        return self._failed[address] <= self._most_failures
+        return self._guesses.wrong(address, self._now())
 
     def _refuse(self, stranger: ServerConnection, why: str) -> None:
         self._strangers.pop(stranger, None)

@@ -17,11 +17,11 @@ import ipaddress
 import secrets
 import socket
 import time
-from collections import Counter
 from hashlib import sha256
 from typing import Final
 
 from aiopg._core.scopes import ANY_GROUP, Scope
+from aiopg.server._guesses import Guesses
 from aiopg.tokens import Token
 
 __all__ = ["COOKIE_SECONDS", "Access"]
@@ -47,8 +47,7 @@ class Access:
         """Its name."""
         self._hosts = {"localhost", host.lower(), socket.gethostname().lower()}
         self._secret = secrets.token_bytes(32)
-        self._failed: Counter[str] = Counter()  # wrong tokens, by address, in the second that began at _second
-        self._second = 0.0
+        self._guesses = Guesses(FAILED_LOGINS)
 
     @property
     def asks_token(self) -> bool:
@@ -88,12 +87,7 @@ class Access:
 
     def failed(self, address: str) -> bool:
         """A wrong token came from this address; whether it is to be told so."""
-        now = time.monotonic()
-        if now >= self._second + 1:
-            self._second = now
-            self._failed.clear()
-        self._failed[address] += 1
-        return self._failed[address] <= FAILED_LOGINS
+        return self._guesses.wrong(address, time.monotonic())
 
     def make_cookie(self, token: Token) -> str:
         """What a browser may show from now on in the place of this token, for `COOKIE_SECONDS`."""
