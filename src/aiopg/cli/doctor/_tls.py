@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiopg.address import Address
 from aiopg.cli.doctor._findings import Finding, fault, fine, note, warning
@@ -19,6 +19,16 @@ SOON_SECONDS = 14 * 86400.0
 
 NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which Python has no name for."""
+
+
+class _Peer(NamedTuple):
+    """The other end of a handshake."""
+
+    version: str
+    encoded: bytes
+    """Its certificate as it came."""
+    certificate: dict[str, Any]
+    """The same taken apart; empty where it was not verified."""
 
 
 async def look_at_tls(address: Address, context: ssl.SSLContext | None, timeout: float) -> AsyncIterator[Finding]:
@@ -39,7 +49,7 @@ async def look_at_tls(address: Address, context: ssl.SSLContext | None, timeout:
                     "leave away the --tls options and AIOPG_TLS_CA, or serve with TLS (--tls-cert)")  # fmt: skip
         return
     try:
-        version = await _handshake(address, context, timeout)
+        version = (await _handshake(address, context, timeout)).version
     except ssl.SSLCertVerificationError as error:
         yield _refused(address, error, seen)
         return
@@ -81,46 +91,38 @@ def _judge_end(seen: dict[str, Any]) -> Iterator[Finding]:
 # ------------------------------------------------------------------------------------------------------ handshakes
 
 
-async def _handshake(address: Address, context: ssl.SSLContext, timeout: float) -> str:
-    """The version that both ends agree on. Raises `OSError`, `ssl.SSLError` included."""
-    async with asyncio.timeout(timeout):
-        _, writer = await asyncio.open_connection(address.host, address.port, ssl=context, server_hostname=address.host)
-    version = str(writer.get_extra_info("ssl_object").version())
-    writer.transport.abort()
-    return version
-
-
 async def _certificate(address: Address, timeout: float) -> dict[str, Any] | None:
     """What is in the store's certificate, believed or not; None if it speaks no TLS 1.3."""
     try:
-        encoded = await _peer(address, _unbelieving(), timeout, encoded=True)
+        encoded = (await _handshake(address, _unbelieving(), timeout)).encoded
         # Python takes certificates apart that it has verified: so this one is its own authority here.
         believing = _unbelieving()
         believing.load_verify_locations(cadata=encoded)
         believing.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(NO_CHECK_TIME)
         believing.verify_mode = ssl.CERT_REQUIRED
-        seen: dict[str, Any] = await _peer(address, believing, timeout, encoded=False)
+        return (await _handshake(address, believing, timeout)).certificate
     except (OSError, EOFError):
         return None
-    return seen
 
 
 async def _speaks_tls(address: Address, timeout: float) -> bool:
     try:
-        await _peer(address, _unbelieving(), timeout, encoded=True)
+        await _handshake(address, _unbelieving(), timeout)
     except (OSError, EOFError):
         return False
     return True
 
 
-async def _peer(address: Address, context: ssl.SSLContext, timeout: float, *, encoded: bool) -> Any:
+async def _handshake(address: Address, context: ssl.SSLContext, timeout: float) -> _Peer:
+    """What both ends agree on, and no word more. Raises `OSError`, `ssl.SSLError` included, or `EOFError`."""
     async with asyncio.timeout(timeout):
         _, writer = await asyncio.open_connection(
             address.host, address.port, ssl=context, server_hostname=address.host, ssl_handshake_timeout=timeout
         )
-    found = writer.get_extra_info("ssl_object").getpeercert(encoded)
+    agreed = writer.get_extra_info("ssl_object")
+    peer = _Peer(str(agreed.version()), agreed.getpeercert(True), agreed.getpeercert())
     writer.transport.abort()
-    return found
+    return peer
 
 
 def _unbelieving() -> ssl.SSLContext:
