@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aiopg import AsyncStatelessGroup, StoreServer
-from aiopg.observe import reader as reading
 from aiopg.observe.picture import GroupView, Picture
-from aiopg.observe.reader import Reader
+from aiopg.observe.reader import READS_MOST, Reader
 from aiopg.stores import StoreLink, open_link
+from aiopg.stores.base import HAPPENINGS_READ
 from aiopg.stores.memory import MemoryLink
 
 CREW = 3
@@ -87,7 +87,7 @@ async def test_who_reads_too_slowly_goes_on_from_the_newest() -> None:
     await reader.refresh()
     for tag in itertools.count():
         await asyncio.gather(*(group.barrier(tag=tag % 7) for group in groups))
-        if tag * (CREW + 2) > 1.2 * reading.READS_MOST * reading.HAPPENINGS_MOST:
+        if tag * (CREW + 2) > 1.2 * READS_MOST * HAPPENINGS_READ:
             break
     barriers = [asyncio.create_task(group.barrier(tag="last")) for group in groups[:2]]
     seen = await look(reader, lambda group: group.rounds and len(group.rounds[0].arrived) == 2)

@@ -9,15 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from aiopg._core.rounds import RANKS_SHOWN, ROUNDS_SHOWN
 from aiopg.observe.picture import Finished, GroupView, Histogram, RankState, RankView, RoundView
 
-__all__ = ["LATENESS_ROUNDS", "RANKS_SHOWN", "RECENT_SECONDS", "ROUNDS_MOST", "Life", "Open"]
+__all__ = ["LATENESS_ROUNDS", "RECENT_SECONDS", "ROUNDS_MOST", "Life", "Open"]
 
 RECENT_SECONDS = 10.0
 """Rates are those of so many last seconds; and a status is not older than that when it comes."""
-
-ROUNDS_TOLD = 64
-"""A store tells of no more rounds of a group."""
 
 ROUNDS_MOST = 256
 """Rounds of a group under way, and such that just ended, that a view keeps."""
@@ -28,8 +26,7 @@ LATENESS_CELLS = 65536
 many arrivals of four bytes."""
 
 SLOWEST = 8
-RANKS_SHOWN = 1024
-"""Ranks that one round of a picture names, as in the store's own descriptions."""
+"""Ranks that a picture names as late."""
 
 _STATES: Mapping[str, RankState] = {
     "joined": "joined", "back": "joined", "away": "away", "left": "left", "lost": "lost",
@@ -205,7 +202,7 @@ class Life:
         """The rounds that the store says are under way, but those of which is known that they are over meanwhile."""
         rounds = self.told.get("rounds", ())
         known = {(round["tag"], round["number"]): round for round in rounds}
-        is_all = len(known) < ROUNDS_TOLD
+        is_all = len(known) < ROUNDS_SHOWN
         for key in [key for key, round in self.open.items() if is_all and key not in known and round.opened < at]:
             del self.open[key]
         for key, round in known.items():

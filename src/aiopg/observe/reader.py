@@ -7,12 +7,9 @@ from typing import Any
 
 from aiopg.observe.picture import Picture
 from aiopg.observe.view import View
-from aiopg.stores.base import StoreLink
+from aiopg.stores.base import HAPPENINGS_READ, StoreLink
 
-__all__ = ["HAPPENINGS_MOST", "Reader"]
-
-HAPPENINGS_MOST = 2000
-"""Happenings that are asked for at once; a store gives no more."""
+__all__ = ["READS_MOST", "Reader"]
 
 READS_MOST = 4
 """Reads of one refresh."""
@@ -33,7 +30,7 @@ class Reader:
         self._link = link
         self._view = View()
         self._has_recorder = True
-        self._after = -HAPPENINGS_MOST
+        self._after = -HAPPENINGS_READ
         self._rest_until = 0.0
 
     @property
@@ -66,7 +63,7 @@ class Reader:
         now: float | None = None
         for _ in range(READS_MOST):
             try:
-                excerpt = await self._link.trace(self._after, HAPPENINGS_MOST)
+                excerpt = await self._link.trace(self._after, HAPPENINGS_READ)
             except NotImplementedError:
                 self._has_recorder = False
                 return None
@@ -75,8 +72,8 @@ class Reader:
             heard, now = excerpt.happenings, excerpt.now
             self._view.hear(heard, now, missed=self._after < 0 or excerpt.oldest > self._after + 1)
             self._after = excerpt.next
-            if len(heard) < HAPPENINGS_MOST:
+            if len(heard) < HAPPENINGS_READ:
                 return now
         # More happens than we read: next time the newest, which are worth more than all.
-        self._after = -HAPPENINGS_MOST
+        self._after = -HAPPENINGS_READ
         return now

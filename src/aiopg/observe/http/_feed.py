@@ -21,7 +21,7 @@ from aiopg.observe.http._tallies import Tallies
 from aiopg.observe.http._timeline import Timeline
 from aiopg.observe.picture import Picture
 from aiopg.observe.view import View
-from aiopg.stores.base import Happening
+from aiopg.stores.base import HAPPENINGS_READ, Happening
 
 __all__ = ["Feed", "Source"]
 
@@ -40,9 +40,6 @@ FRESH_SECONDS = 1.0
 
 SILENCE_SECONDS = 10.0
 """Who looks hears something at least so often: otherwise nobody would notice that he is gone."""
-
-HAPPENINGS_ASKED = 2000
-"""At once."""
 
 
 class Source(Protocol):
@@ -120,12 +117,12 @@ class Feed:
 
     async def _read(self) -> None:
         # Who is behind reads the newest ones: what is old is of less use.
-        after = -HAPPENINGS_ASKED if self._is_behind else self._after
-        _, now, next_after, told, *_ = await self.source.trace(after, HAPPENINGS_ASKED)
+        after = -HAPPENINGS_READ if self._is_behind else self._after
+        _, now, next_after, told, *_ = await self.source.trace(after, HAPPENINGS_READ)
         spent = self.source.spent
         happenings = [Happening(*one) for one in told if one[0] > self._after]
         missed = happenings[0].number - self._after - 1 if self._after and happenings else 0
-        self._is_behind = missed > 0 or len(happenings) == HAPPENINGS_ASKED
+        self._is_behind = missed > 0 or len(happenings) == HAPPENINGS_READ
         finished = self._view.hear(happenings, now, missed=missed > 0)
         self._timeline.add(finished)
         self.tallies.add(finished, missed)

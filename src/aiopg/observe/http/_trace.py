@@ -9,9 +9,9 @@ import anyio.to_thread
 
 from aiopg._core.scopes import Scope, allows
 from aiopg.observe.chrome import chrome_trace
-from aiopg.observe.http._feed import HAPPENINGS_ASKED, Feed
+from aiopg.observe.http._feed import Feed
 from aiopg.observe.http._scoped import narrow
-from aiopg.stores.base import Happening
+from aiopg.stores.base import HAPPENINGS_READ, Happening
 
 __all__ = ["chrome_json"]
 
@@ -27,9 +27,9 @@ async def chrome_json(feed: Feed, scope: Scope, group: str | None, seconds: floa
     after, now, epoch = 0, 0.0, None
     found: list[Happening] = []
     for _ in range(EXCERPTS):
-        epoch, now, after, told, *_ = await feed.source.trace(after, HAPPENINGS_ASKED)
+        epoch, now, after, told, *_ = await feed.source.trace(after, HAPPENINGS_READ)
         found += [Happening(*one) for one in told]
-        if len(told) < HAPPENINGS_ASKED:
+        if len(told) < HAPPENINGS_READ:
             break
     status = narrow(await feed.refresh(), scope)
     shown = [
