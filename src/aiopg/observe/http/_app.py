@@ -43,6 +43,9 @@ ANSWER_SECONDS = 10.0
 
 TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
+WHY: Final = '<p role="alert" id="why">This store knows no such token.</p>'
+"""In the form, where a token was said that is none."""
+
 HEADERS: Final = {
     # Nothing but our own files, no text that becomes markup (trusted types), no page of others round ours.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -79,7 +82,7 @@ def _open_routes(access: Access) -> list[Route]:
         said = await _token_of(request)
         token = access.find(said)
         if token is None:
-            return _too_many(request, access) or _file("refused.html", 401)
+            return _too_many(request, access) or _refusal()
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             access.cookie, access.make_cookie(token), max_age=COOKIE_SECONDS, httponly=True, samesite="strict",
@@ -242,5 +245,12 @@ def _text(name: str) -> str:
     return (resources.files(__package__) / "static" / name).read_text(encoding="utf-8")
 
 
-def _file(name: str, code: int = 200) -> Response:
-    return Response(_text(name), code, media_type=TYPES[name.rpartition(".")[2]])
+def _file(name: str) -> Response:
+    return Response(_text(name), media_type=TYPES[name.rpartition(".")[2]])
+
+
+def _refusal() -> Response:
+    """The form once more, with why."""
+    form = _text("login.html").replace("<!-- why -->", WHY)
+    form = form.replace('aria-invalid="false"', 'aria-invalid="true" aria-describedby="why"')
+    return Response(form, 401, media_type=TYPES["html"])
