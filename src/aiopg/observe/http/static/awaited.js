@@ -1,6 +1,6 @@
 // What stands on top: whom everybody waits for, and for how long already.
 
-import { capital, count, counted, make, named, rate, said, say, waited } from "./text.js";
+import { called, capital, count, counted, make, named, rate, said, say, waited } from "./text.js";
 
 const OTHERS_MOST = 5;
 const NAMED_MOST = 3;
@@ -55,11 +55,10 @@ export class Awaited {
     this.box.dataset.mood = "waiting";
     say(this.who, capital(named(round.missing, round.missing_count, 4)));
     this.who.toggleAttribute("data-long", this.who.textContent.length > LONG);
-    const number = round.number > 0 ? ` #${round.number}` : "";
     this.what.replaceChildren(
       make("a", { href: `#card-${key}` }, said(group.name)),
       ` waits in `,
-      make("strong", {}, said(round.call), number),
+      make("strong", {}, ...called(round)),
       `; ${count(there)} of ${count(group.world_size)} ${there === 1 ? "is" : "are"} there`,
     );
     this.#ages = [[this.howLong, round.opened, "for ", ""]];

@@ -1,10 +1,8 @@
 // One group: its ranks, the rounds that wait, the last minutes, how long rounds take.
 
-import { drawHistogram, drawTimeline, inWords, slowestInWords } from "./charts.js";
+import { SECONDS, drawHistogram, drawTimeline, inWords, slowestInWords } from "./charts.js";
 import { RankGrid } from "./ranks.js";
-import { bytes, capital, count, counted, duration, make, named, rate, said, say, waited } from "./text.js";
-
-const KEPT_SECONDS = 180;
+import { bytes, called, capital, count, counted, duration, make, named, rate, said, say, waited } from "./text.js";
 
 export class Card {
   #data = null;
@@ -64,7 +62,7 @@ export class Card {
   update(data, now) {
     this.#data = data;
     for (const second of data.seconds) this.#seconds.set(second[0], second);
-    for (const at of this.#seconds.keys()) if (at < now - KEPT_SECONDS) this.#seconds.delete(at);
+    for (const at of this.#seconds.keys()) if (at < now - SECONDS) this.#seconds.delete(at);
     if (this.title.dataset.name !== data.name) {
       this.title.dataset.name = data.name;
       this.title.replaceChildren(said(data.name));
@@ -102,11 +100,10 @@ export class Card {
       ...data.rounds.map((round, place) => {
         const there = data.world_size - round.missing_count;
         const tag = round.tag === 0 ? [] : [" tag ", said(round.tag)];
-        const number = round.number > 0 ? ` #${round.number}` : "";
         return make(
           "tr",
           {},
-          make("th", { scope: "row" }, said(round.call), number, ...tag),
+          make("th", { scope: "row" }, ...called(round), ...tag),
           make("td", { class: "missing" }, named(round.missing, round.missing_count)),
           make("td", {}, `${count(there)} of ${count(data.world_size)}`),
           this.#ages[place][0],

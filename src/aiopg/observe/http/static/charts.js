@@ -3,7 +3,8 @@
 
 import { bound, count, duration } from "./text.js";
 
-const SECONDS = 180;
+/** The last minutes, as the side port keeps them (`_timeline.py`). */
+export const SECONDS = 180;
 
 /** A straggler's second: so slow, and so much slower than others. */
 const SLOW = 0.05;
@@ -40,7 +41,7 @@ function usual(numbers) {
 }
 
 /** Which seconds had a straggler: [second, rounds, failed, slowest, rank, op]. */
-export function stragglers(seconds) {
+function stragglers(seconds) {
   const least = Math.max(SLOW, TIMES * usual(seconds.map((second) => second[3])));
   return seconds.filter((second) => second[3] >= least);
 }

@@ -1,10 +1,11 @@
 // The ranks of a group as a grid: one stop of the Tab key, arrows within, and a line that says what the chosen one does.
 
-import { count, make, named, ranksOf, say } from "./text.js";
+import { count, make, ranksOf, say } from "./text.js";
 
 /** Past it one cell stands for several ranks, and shows the worst of them. */
 const CELLS_MOST = 2048;
 
+/** In the order in which the legend has them. */
 const WORDS = {
   j: "joined",
   a: "away",
@@ -120,14 +121,7 @@ export class RankGrid {
 
   /** How many of each kind, with the sign that stands for it in the grid. */
   #tell(counts) {
-    const kinds = [
-      ["w", "awaited"],
-      ["j", "joined"],
-      ["a", "away"],
-      ["l", "lost"],
-      ["x", "left"],
-      [".", "not there"],
-    ].filter(([letter]) => counts[letter]);
+    const kinds = [["w", "awaited"], ...Object.entries(WORDS)].filter(([letter]) => counts[letter]);
     const told = kinds.map(([letter, word]) => `${letter}${counts[letter]}${word}`).join();
     if (this.legend.dataset.told === told) return;
     this.legend.dataset.told = told;
@@ -186,9 +180,4 @@ export class RankGrid {
     const to = this.#at < 0 && event.key.startsWith("Arrow") ? Math.max(from, 0) : from + steps[event.key];
     this.#choose(Math.min(last, Math.max(0, to)));
   }
-}
-
-/** "rank 5 and 2 more" for the title of the page. */
-export function inShort(runs, total) {
-  return named(runs, total, 2);
 }

@@ -100,6 +100,11 @@ export function named(runs, total, most = 6) {
   return `${total === 1 ? "rank" : "ranks"} ${list}${rest > 0 ? ` and ${count(rest)} more` : ""}`;
 }
 
+/** A round by its call, and by its number where it has one: "barrier() #7". */
+export function called(round) {
+  return [said(round.call), round.number > 0 ? ` #${round.number}` : ""];
+}
+
 /** The first letter as at the beginning of a line. */
 export function capital(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
