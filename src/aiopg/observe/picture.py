@@ -9,15 +9,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from aiopg._core.recorder import BOUNDS
 
-__all__ = ["BOUNDS", "Finished", "GroupView", "Histogram", "Picture", "RankState", "RankView", "RoundView"]
+__all__ = ["BOUNDS", "STATES", "Finished", "GroupView", "Histogram", "Picture", "RankState", "RankView", "RoundView"]
 
-RankState: TypeAlias = Literal["absent", "joined", "away", "left", "lost"]
-"""Never came, or took its join back; is there; no connection carries it now, and it may come back; said goodbye; was
-lost."""
+RankState: TypeAlias = Literal["joined", "away", "absent", "lost", "left"]
+"""Is there; no connection carries it now, and it may come back; never came, or took its join back; was lost; said
+goodbye."""
+
+STATES: tuple[RankState, ...] = get_args(RankState)
+"""In the order in which they are told."""
 
 
 class Finished(NamedTuple):
@@ -159,6 +162,11 @@ class GroupView:
     """From the first arrival to the last one, of the rounds that were seen from beginning to end."""
     slowest: Sequence[tuple[int, float]] = ()
     """Ranks and how late they came on average, in seconds behind the first one, in the last rounds; worst first."""
+
+    @property
+    def members(self) -> int:
+        """How many ranks have their seat: those that are joined, or away."""
+        return sum(rank.state in ("joined", "away") for rank in self.ranks)
 
     def fields(self) -> dict[str, object]:
         """Plain values."""

@@ -6,16 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aiopg.errors import describe_ranks
-from aiopg.observe.picture import GroupView, Picture, RankView, RoundView
+from aiopg.observe.picture import STATES, GroupView, Picture, RankView, RoundView
 from aiopg.observe.plain import plain
 from aiopg.observe.words import duration, size
 
-__all__ = ["RANKS_LISTED", "about_store", "awaiting", "called", "ranks", "report", "states"]
+__all__ = ["RANKS_LISTED", "about_store", "awaited", "awaiting", "called", "ranks", "report", "states"]
 
 RANKS_LISTED = 64
 """Larger groups are shown by those ranks that are not simply there, and the number of the others."""
-
-STATES = ("joined", "away", "absent", "lost", "left")
 
 
 def report(url: str, picture: Picture, capabilities: Mapping[str, object]) -> Iterator[str]:
@@ -42,7 +40,7 @@ def about_store(picture: Picture) -> str:
     said += [f"pid {store['pid']}"] if "pid" in store else []
     said += [f"up {duration(store['uptime'])}"] if "uptime" in store else []
     said += [f"{store['sessions']} sessions"] if isinstance(store.get("sessions"), int) else []
-    members = sum(rank.state in ("joined", "away") for group in picture.groups for rank in group.ranks)
+    members = sum(group.members for group in picture.groups)
     groups = len(picture.groups)
     said.append(f"{members} members in {groups} group{'s' * (groups != 1)}")
     said.append(f"{size(store.get('bytes', 0))} held")
@@ -66,8 +64,12 @@ def awaiting(round: RoundView) -> str:
     gone = ""
     if round.gone and round.op != "join":
         gone = " (not there to come)" if len(round.gone) == len(round.missing) else f" (gone: {ranks(round.gone)})"
-    missing = f"rank{'s' * (round.missing_count != 1)} {ranks(round.missing, round.missing_count)}"
-    return f"{called(round)} waits for {missing}{gone}{for_how_long}; arrived: {ranks(round.arrived)}"
+    return f"{called(round)} waits for {awaited(round)}{gone}{for_how_long}; arrived: {ranks(round.arrived)}"
+
+
+def awaited(round: RoundView) -> str:
+    """Whom a round waits for: "ranks 3, 5-7"."""
+    return f"rank{'s' * (round.missing_count != 1)} {ranks(round.missing, round.missing_count)}"
 
 
 def called(round: RoundView) -> str:

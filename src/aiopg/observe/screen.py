@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
-from aiopg.observe.picture import GroupView, Histogram, Picture, RankView, RoundView
+from aiopg.observe.picture import BOUNDS, GroupView, Histogram, Picture, RankView, RoundView
 from aiopg.observe.plain import plain
-from aiopg.observe.report import about_store, called, ranks, states
+from aiopg.observe.report import about_store, awaited, called, ranks, states
 from aiopg.observe.words import duration, size
 
 __all__ = ["MARKS", "screen"]
@@ -89,7 +89,7 @@ def _speed(group: GroupView) -> str:
 
 def _within(latency: Histogram, share: float) -> str:
     bound = latency.quantile(share)
-    return "over 300 s" if bound == float("inf") else f"<= {duration(bound or 0.0)}"
+    return f"over {BOUNDS[-1]:g} s" if bound == float("inf") else f"<= {duration(bound or 0.0)}"
 
 
 def _held(group: GroupView) -> str:
@@ -104,8 +104,7 @@ def _round(round: RoundView) -> Text:
     line = Text(f"  {called(round)}: ")
     if round.failed:
         return line.append(f"failed, {plain(round.failed)}", "bold red")
-    missing = f"rank{'s' * (round.missing_count != 1)} {ranks(round.missing, round.missing_count)}"
-    line.append(f"waits for {missing}", "bold red" if round.gone else "bold yellow")
+    line.append(f"waits for {awaited(round)}", "bold red" if round.gone else "bold yellow")
     if round.gone and round.op != "join":
         line.append(f" (gone: {ranks(round.gone)})", "bold red")
     if round.age:

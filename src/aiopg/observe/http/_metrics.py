@@ -22,11 +22,9 @@ from aiopg.observe.http._feed import Feed
 from aiopg.observe.http._names import Names
 from aiopg.observe.http._scoped import narrow
 from aiopg.observe.http._tallies import Tallies
-from aiopg.observe.picture import BOUNDS, GroupView, Histogram, RoundView
+from aiopg.observe.picture import BOUNDS, STATES, GroupView, Histogram, RoundView
 
 __all__ = ["Metrics"]
-
-STATES = ("joined", "away", "lost", "left", "absent")
 
 
 class Metrics:
@@ -158,7 +156,7 @@ class _Store(Collector):
         yield CounterMetricFamily("aiopg_store_messages", "Messages that were sent.", done.get("messages", 0))
         waiting = sum(len(lobby["waiting"]) for lobby in status["lobbies"])
         yield GaugeMetricFamily("aiopg_store_lobby_members", "Members that wait for a group to form.", waiting)
-        happened = CounterMetricFamily("aiopg_store_happenings", "What happened to members.", labels=("kind",))
+        happened = CounterMetricFamily("aiopg_store_happenings", "What happened in all groups.", labels=("kind",))
         for kind, count in status.get("totals", {}).items():
             happened.add_metric((kind,), count)
         yield happened

@@ -195,7 +195,7 @@ def _card(group: GroupView, timeline: Timeline, now: float) -> Card:
         name=group.name,
         key=key,
         awaits_since=min((now - one.age for one in waiting), default=float("inf")),
-        members=sum(rank.state in ("joined", "away") for rank in group.ranks),
+        members=group.members,
         rounds=len(group.rounds),
         bytes=group.bytes,
         rate=group.rounds_per_second,
