@@ -19,7 +19,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from aiopg._core.messages import Tag
 from aiopg._core.scopes import ANY_GROUP, Scope, allows
@@ -112,6 +112,13 @@ class Excerpt:
     def fields(self) -> tuple[float | None, float, int, list[Happening], int]:
         """As it is sent."""
         return self.epoch, self.now, self.next, self.happenings, self.oldest
+
+    @classmethod
+    def of(cls, fields: Sequence[Any]) -> Excerpt:
+        """The one with these `fields`, as they arrive: the happenings in them are sequences."""
+        epoch, now, following, told, oldest = fields
+        happenings = [Happening(*one) for one in told]
+        return cls(happenings=happenings, next=following, now=now, epoch=epoch, oldest=oldest)
 
 
 About: TypeAlias = tuple[str, int, str, Tag, int]

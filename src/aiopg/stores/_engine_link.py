@@ -9,7 +9,7 @@ from functools import partial
 
 from aiopg._core.key_messages import STORE
 from aiopg._core.messages import Command, Enlist, Join, Status, Trace, Vacate, unpack_value
-from aiopg._core.recorder import HAPPENINGS_READ, Excerpt, Happening
+from aiopg._core.recorder import HAPPENINGS_READ, Excerpt
 from aiopg.stores._adrift import Adrift
 from aiopg.stores._calls import Calls, Gate, Pending
 from aiopg.stores._engine_keys import EngineKeys
@@ -65,6 +65,4 @@ class EngineLink(StoreLink):
     async def trace(self, after: int = 0, most: int = HAPPENINGS_READ, group: str = "") -> Excerpt:
         trace = self._calls.submit(Trace, after, most, group)
         await trace.wait_until(math.inf)
-        epoch, now, following, happenings, oldest = unpack_value(trace.result())
-        told = [Happening(*happening) for happening in happenings]
-        return Excerpt(happenings=told, next=following, now=now, epoch=epoch, oldest=oldest)
+        return Excerpt.of(unpack_value(trace.result()))

@@ -12,6 +12,7 @@ from aiopg.observe.http import _app
 from aiopg.observe.http._access import Access
 from aiopg.observe.http._app import make_app
 from aiopg.observe.http._feed import Feed
+from aiopg.stores.base import Excerpt
 
 
 class Still:
@@ -23,7 +24,7 @@ class Still:
         await anyio.sleep_forever()
         raise AssertionError
 
-    async def trace(self, after: int, most: int) -> list[Any]:
+    async def trace(self, after: int, most: int) -> Excerpt:
         await anyio.sleep_forever()
         raise AssertionError
 

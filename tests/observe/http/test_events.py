@@ -15,6 +15,7 @@ from aiopg import AsyncStatelessGroup, StoreServer
 from aiopg.observe.http import _events, _feed
 from aiopg.observe.http._events import Events
 from aiopg.observe.http._feed import Feed
+from aiopg.stores.base import Excerpt
 
 ALL = ("*",)
 
@@ -31,8 +32,8 @@ class Beside:
         self.asked += 1
         return self._server.describe()
 
-    async def trace(self, after: int, most: int) -> list[Any]:
-        return list(self._server.trace(after, most).fields())
+    async def trace(self, after: int, most: int) -> Excerpt:
+        return self._server.trace(after, most)
 
 
 @asynccontextmanager

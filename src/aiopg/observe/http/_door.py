@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from aiopg._core.messages import pack_value, unpack_value
 from aiopg.errors import StoreLostError
+from aiopg.stores.base import Excerpt
 from aiopg.tokens import Token
 
 __all__ = ["STATUS", "TRACE", "Door", "Introduction", "read_frame", "write_frame"]
@@ -117,10 +118,9 @@ class Door:
         described: dict[str, Any] = await self._ask(STATUS)
         return described
 
-    async def trace(self, after: int, most: int) -> list[Any]:
+    async def trace(self, after: int, most: int) -> Excerpt:
         """What happened after number `after` (`StoreServer.trace`), `most` of it. Raises `StoreLostError`."""
-        told: list[Any] = await self._ask(TRACE, after, most)
-        return told
+        return Excerpt.of(await self._ask(TRACE, after, most))
 
     async def _ask(self, *question: object) -> Any:
         if self._closed:

@@ -21,7 +21,7 @@ from aiopg.observe.http._tallies import Tallies
 from aiopg.observe.http._timeline import Timeline
 from aiopg.observe.picture import Picture
 from aiopg.observe.view import View
-from aiopg.stores.base import HAPPENINGS_READ, Happening
+from aiopg.stores.base import HAPPENINGS_READ, Excerpt
 
 __all__ = ["Feed", "Source"]
 
@@ -51,7 +51,7 @@ class Source(Protocol):
     async def status(self) -> dict[str, Any]:
         """See `StoreLink.status`."""
 
-    async def trace(self, after: int, most: int) -> list[Any]:
+    async def trace(self, after: int, most: int) -> Excerpt:
         """See `StoreLink.trace`."""
 
 
@@ -118,18 +118,18 @@ class Feed:
     async def _read(self) -> None:
         # Who is behind reads the newest ones: what is old is of less use.
         after = -HAPPENINGS_READ if self._is_behind else self._after
-        _, now, next_after, told, *_ = await self.source.trace(after, HAPPENINGS_READ)
+        excerpt = await self.source.trace(after, HAPPENINGS_READ)
         spent = self.source.spent
-        happenings = [Happening(*one) for one in told if one[0] > self._after]
+        happenings = [one for one in excerpt.happenings if one.number > self._after]
         missed = happenings[0].number - self._after - 1 if self._after and happenings else 0
         self._is_behind = missed > 0 or len(happenings) == HAPPENINGS_READ
-        finished = self._view.hear(happenings, now, missed=missed > 0)
+        finished = self._view.hear(happenings, excerpt.now, missed=missed > 0)
         self._timeline.add(finished)
         self.tallies.add(finished, missed)
-        self._after = next_after
+        self._after = excerpt.next
         self.status = await self.source.status()
         self._spent = spent + self.source.spent
-        now = self.status.get("now", now)
+        now = self.status.get("now", excerpt.now)
         self._view.see(self.status, now)
         self._read_at = anyio.current_time()
         began = time.perf_counter()

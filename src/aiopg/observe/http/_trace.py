@@ -11,7 +11,7 @@ from aiopg._core.scopes import Scope, allows
 from aiopg.observe.chrome import chrome_trace
 from aiopg.observe.http._feed import Feed
 from aiopg.observe.http._scoped import narrow
-from aiopg.stores.base import HAPPENINGS_READ, Happening
+from aiopg.stores.base import HAPPENINGS_READ, Excerpt, Happening
 
 __all__ = ["chrome_json"]
 
@@ -24,22 +24,23 @@ async def chrome_json(feed: Feed, scope: Scope, group: str | None, seconds: floa
 
     Raises `StoreLostError`.
     """
-    after, now, epoch = 0, 0.0, None
+    after = 0
     found: list[Happening] = []
     for _ in range(EXCERPTS):
-        epoch, now, after, told, *_ = await feed.source.trace(after, HAPPENINGS_READ)
-        found += [Happening(*one) for one in told]
-        if len(told) < HAPPENINGS_READ:
+        excerpt = await feed.source.trace(after, HAPPENINGS_READ)
+        after = excerpt.next
+        found += excerpt.happenings
+        if len(excerpt.happenings) < HAPPENINGS_READ:
             break
     status = narrow(await feed.refresh(), scope)
     shown = [
         one
         for one in found
-        if one.at >= now - seconds and allows(scope, one.group) and (group is None or one.group == group)
+        if one.at >= excerpt.now - seconds and allows(scope, one.group) and (group is None or one.group == group)
     ]
     # In a thread: all that a store keeps is megabytes of JSON, and pages that are open want their share.
-    return await anyio.to_thread.run_sync(_write, shown, now, epoch, status)
+    return await anyio.to_thread.run_sync(_write, shown, excerpt, status)
 
 
-def _write(shown: list[Happening], now: float, epoch: float | None, status: dict[str, Any]) -> str:
-    return json.dumps(chrome_trace(shown, now=now, epoch=epoch, status=status))
+def _write(shown: list[Happening], excerpt: Excerpt, status: dict[str, Any]) -> str:
+    return json.dumps(chrome_trace(shown, now=excerpt.now, epoch=excerpt.epoch, status=status))
