@@ -1,9 +1,10 @@
 """`python -m benchmarks.observe`: what the recorder of a store costs its members.
 
-Two stores, each a process of its own: one that records, as all do, and one whose recorder hears nothing; or, with
-`--without SRC`, the one of another source tree (the directory `src` of a release before there was a recorder). The
-same 8 real processes are a group on each. They pass blocks of barriers on one and on the other in turn, and the
-figure is the median of the pairs' ratios: what the machine does meanwhile is in both.
+Two stores, each a process of its own: one that records, as all do, and with `--without SRC` the one of another source
+tree (the directory `src` of a release before there was a recorder): that is what a recorder costs. Without it the other
+store is one that still notes who arrives, and nothing else: what the rest of it costs. The same 8 real processes are a
+group on each. They pass blocks of barriers on one and on the other in turn, and the figure is the median of the pairs'
+ratios: what the machine does meanwhile is in both.
 
 Beside the time of a barrier stands the processor time that the store takes for one.
 """

@@ -127,7 +127,7 @@ def _histogram(meters: Any) -> Histogram:
         made = meters.get_meter(SCOPE).create_histogram(
             DURATION,
             unit="s",
-            description="How long calls of groups take",
+            description="How long calls of groups and stores take",
             explicit_bucket_boundaries_advisory=BOUNDS,
         )
         known = _histograms[id(meters)] = meters, made

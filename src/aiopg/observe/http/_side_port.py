@@ -69,7 +69,7 @@ class SidePort:
             tasks.start_soon(side.run)
 
     Args:
-        server: the store, started.
+        server: the store; it is started before `run` is called.
         address: where to listen; port 0 lets the kernel choose (see `url`).
         token, insecure: as for the store (`StoreServer`): who looks must know one of its tokens.
         ssl: the store's; with a certificate the side port serves https with it. It asks nobody for one.
