@@ -111,7 +111,7 @@ class Feed:
         Raises `StoreLostError`.
         """
         async with self._turn:
-            if anyio.current_time() - self._read_at >= (max(seconds, self._rest) if seconds else 0):
+            if anyio.current_time() - self._read_at >= max(seconds, self._rest):
                 await self._read()
         return self.status
 
