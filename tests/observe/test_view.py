@@ -106,7 +106,7 @@ def test_a_status_that_is_older_than_the_end_of_a_round_does_not_bring_it_back()
     (ended,) = view.hear(store.round(1, [(0, 10.1), (1, 10.1), (2, 10.1), (3, 10.3)]), 11.0)
     view.see(status(rounds=[in_flight(1, [0, 1, 2], [3])]), 10.2)
     assert crew(view).rounds == []
-    assert (ended.opened, ended.done, ended.first_rank, ended.last_rank, ended.failed) == (10.1, 10.3, 0, 3, "")
+    assert (ended.opened, ended.done, ended.last_rank, ended.failed) == (10.1, 10.3, 3, "")
 
 
 def test_a_status_that_is_newer_than_the_happenings_that_come_next_is_kept() -> None:

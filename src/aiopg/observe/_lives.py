@@ -36,13 +36,12 @@ _STATES: Mapping[str, RankState] = {
 class Open:
     """A round under way."""
 
-    __slots__ = ("arrived", "bytes", "call", "failed", "first", "is_whole", "op", "opened")
+    __slots__ = ("arrived", "bytes", "call", "failed", "is_whole", "op", "opened")
 
-    def __init__(self, op: str, call: str, opened: float, first: int, is_whole: bool) -> None:
+    def __init__(self, op: str, call: str, opened: float, is_whole: bool) -> None:
         self.op = op
         self.call = call
         self.opened = opened
-        self.first = first
         self.is_whole = is_whole
         """Whether all of it was heard, from its first arrival on."""
         self.arrived: dict[int, float] = {}
@@ -101,12 +100,12 @@ class Life:
         else:
             self.reasons.pop(rank, None)
 
-    def opened(self, op: str, tag: int | str, seq: int, rank: int, at: float, root: str) -> None:
+    def opened(self, op: str, tag: int | str, seq: int, at: float, root: str) -> None:
         """The first rank comes to a round; its arrival is told behind this. `root`: "root 2", or nothing."""
         self.over.pop((tag, seq), None)  # the number of a round that was taken back is used again
         known = self.open.get((tag, seq))
         if known is None or not known.is_whole:
-            round = self._open(op, tag, seq, rank, at, is_whole=True)
+            round = self._open(op, tag, seq, at, is_whole=True)
             if root:
                 round.call = f"{op}({root.replace(' ', '=')})"
 
@@ -114,7 +113,7 @@ class Life:
         """A rank comes to a round."""
         round = self.open.get((tag, seq))
         if round is None:
-            round = self._open(op, tag, seq, rank, at, is_whole=False)
+            round = self._open(op, tag, seq, at, is_whole=False)
         round.arrived[rank] = at
 
     def withdrawn(self, tag: int | str, seq: int, rank: int) -> None:
@@ -148,12 +147,10 @@ class Life:
         return self.open.pop((tag, seq), None)
 
     def _finished(self, round: Open, tag: int | str, seq: int, rank: int, at: float) -> Finished:
-        return Finished(
-            self.name, self.incarnation, round.op, tag, seq, round.opened, at, round.first, rank, round.failed
-        )
+        return Finished(self.name, self.incarnation, round.op, tag, seq, round.opened, at, rank, round.failed)
 
-    def _open(self, op: str, tag: int | str, seq: int, rank: int, at: float, *, is_whole: bool) -> Open:
-        round = self.open[tag, seq] = Open(op, f"{op}()", at, rank, is_whole)
+    def _open(self, op: str, tag: int | str, seq: int, at: float, *, is_whole: bool) -> Open:
+        round = self.open[tag, seq] = Open(op, f"{op}()", at, is_whole)
         if len(self.open) > ROUNDS_MOST:
             del self.open[next(iter(self.open))]
         return round
@@ -211,7 +208,7 @@ class Life:
             since = at - round.get("since", 0.0)
             mine = self.open.get(key)
             if mine is None:
-                mine = self._open(round["call"].partition("(")[0], *key, -1, since, is_whole=False)
+                mine = self._open(round["call"].partition("(")[0], *key, since, is_whole=False)
             mine.call, mine.bytes = round["call"], round["bytes"]
             if not mine.is_whole:
                 mine.opened = min(mine.opened, since)

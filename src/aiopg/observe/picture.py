@@ -33,7 +33,6 @@ class Finished(NamedTuple):
     seq: int
     opened: float
     done: float
-    first_rank: int
     last_rank: int
     failed: str
     """The error that it came to; empty where it was done."""

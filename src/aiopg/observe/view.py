@@ -64,7 +64,7 @@ class View:
             if kind == "arrived":
                 life.arrived(op, tag, seq, rank, at)
             elif kind == "opened":
-                life.opened(op, tag, seq, rank, at, text)
+                life.opened(op, tag, seq, at, text)
             elif kind == "done":
                 ended.append(life.done(tag, seq, rank, at))
             elif kind == "failed":

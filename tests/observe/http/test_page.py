@@ -40,7 +40,7 @@ def told(frame: Frame, last: Frame | None = None, scope: tuple[str, ...] = ALL) 
 
 
 def finished(name: str, done: float, took: float, rank: int = 1, failed: str = "") -> Finished:
-    return Finished(name, 1, "barrier", 0, 7, done - took, done, 0, rank, failed)
+    return Finished(name, 1, "barrier", 0, 7, done - took, done, rank, failed)
 
 
 @pytest.mark.parametrize(
