@@ -6,6 +6,9 @@ import math
 
 __all__ = ["duration", "size"]
 
+_LONG = ((3600, 60, "min", 1, "s"), (86400, 3600, "h", 60, "min"), (math.inf, 86400, "d", 3600, "h"))
+"""Below so many seconds, the two units that are told: each with its seconds and its name."""
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -15,16 +18,13 @@ def duration(seconds: float) -> str:
         return "for ever"
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} us"
-    if seconds < 1:
+    if seconds < 0.9995:  # what would be rounded to a whole one of the next unit is told in that
         return f"{seconds * 1e3:.3g} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for large, small, name, part in ((3600, 60, "min", "s"), (86400, 3600, "h", "min"), (math.inf, 86400, "d", "h")):
-        if whole < large:
-            below = {"s": 1, "min": 60, "h": 3600}[part]
-            return f"{whole // small} {name} {whole % small // below} {part}"
-    raise AssertionError
+    _, large, name, small, part = next(units for units in _LONG if whole < units[0])
+    return f"{whole // large} {name} {whole % large // small} {part}"
 
 
 def size(count: float) -> str:
