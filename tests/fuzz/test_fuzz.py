@@ -91,6 +91,14 @@ def test_an_input_that_takes_too_much_memory_is_found() -> None:
     assert "made it allocate 10000" in finding.what
 
 
+def test_a_worker_that_stands_still_is_ended_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its parent, which waits for no input forever. (None at all here: the worker is still about its start.)"""
+    monkeypatch.setattr("tests.fuzz.workers.HANG_SECONDS", 0.0)
+    monkeypatch.setattr("tests.fuzz.workers.LOOK_SECONDS", 0.01)
+    (finding,) = fuzz(["codec"], 1, ENDLESS, seconds=60)["codec"].findings
+    assert finding.what == "the worker of chunk 0 stood still for 0.0 s"
+
+
 def test_a_failing_input_is_made_small() -> None:
     """Nothing is left in it that it can do without."""
     fuzzer = Fuzzer(_Greedy(), 1, [b"memory"])

@@ -2,8 +2,10 @@
 
 A worker runs one chunk of inputs, whose seed follows from that of the whole and the number of the chunk: what is run
 does not depend on how many workers there are. It may use `MEMORY_MIB` more than it begins with, and never have more
-than that resident; and it shows each input in a file before it runs it, so that when it dies (of a crash in C, or of
-`faulthandler`'s watchdog, which sees what the processor's clock does not) its parent knows of what.
+than that resident; and it shows each input in a file before it runs it, so that when it dies of a crash in C its parent
+knows of what. By the same file the parent sees who stands still, which the processor's clock of a worker does not. (A
+thread in the worker that watched it would not do: a thread frees memory without the GIL when it starts, and CPython
+3.11 corrupts its heap when `tracemalloc` is switched on or off at that moment.)
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from signal import SIGABRT
 
 from tests.fuzz.fuzzer import Finding, Fuzzer, Report
 from tests.fuzz.mutate import LONGEST
@@ -33,10 +37,11 @@ CORPUS = Path(__file__).with_name("corpus")
 CHUNK = 100_000
 MEMORY_MIB = 256
 HANG_SECONDS = 120.0
-"""So long a worker may be about `SHOWN_EVERY` inputs, which take it under a second."""
-SHOWN_EVERY = 4096
+"""So long a worker may be about one input, and about its start."""
+LOOK_SECONDS = 1.0
 
 MIB = 1024 * 1024
+_COUNT, _LENGTH = 8, 4
 FOREVER = 1e9
 ENOUGH = 10
 
@@ -54,24 +59,66 @@ def keep(directory: Path, data: bytes) -> Path:
     return path
 
 
+@dataclass
+class _Worker:
+    """A process at work on one chunk, as its parent sees it."""
+
+    name: str
+    number: int
+    process: BaseProcess
+    result: Connection
+    shown: Path
+    """How many inputs it has shown, the length of the last one, and that one."""
+    count: int = 0
+    since: float = field(default_factory=time.monotonic)
+    hung: bool = False
+
+    def look(self) -> None:
+        """Abort it, which makes it tell where it is, when it stands still."""
+        count = int.from_bytes(self.shown.read_bytes()[:_COUNT])
+        if count != self.count:
+            self.count, self.since = count, time.monotonic()
+        elif not self.hung and time.monotonic() - self.since > HANG_SECONDS and self.process.pid is not None:
+            self.hung = True
+            os.kill(self.process.pid, SIGABRT)
+
+    def report(self) -> Report:
+        """What came of it, once it ended."""
+        self.process.join()
+        try:
+            report: Report = self.result.recv()
+        except EOFError:
+            shown = self.shown.read_bytes()[_COUNT:]
+            data = shown[_LENGTH : _LENGTH + int.from_bytes(shown[:_LENGTH])]
+            how = f"stood still for {HANG_SECONDS} s" if self.hung else f"ended with {self.process.exitcode}"
+            report = Report(findings=[Finding(self.name, data, f"the worker of chunk {self.number} {how}")])
+        finally:
+            self.result.close()
+            self.shown.unlink()
+        return report
+
+
 def fuzz(names: Sequence[str], seed: int, inputs: int, seconds: float = FOREVER, jobs: int = 1) -> dict[str, Report]:
     """So many inputs for each of these targets, or for each so many seconds of one worker."""
     reports = {name: Report() for name in names}
     chunks = _chunks(names, inputs, CHUNK if seconds == FOREVER else inputs, reports)
-    work: dict[BaseProcess, tuple[str, int, Connection, Path]] = {}
+    work: list[_Worker] = []
     with tempfile.TemporaryDirectory() as directory:
         while True:
             while len(work) < jobs and (chunk := next(chunks, None)) is not None:
                 name, number, count = chunk
-                shown = Path(directory, f"{name}-{number}")
-                process, end = _start(name, f"{seed}/{number}", count, seconds, shown)
-                work[process] = name, number, end, shown
+                work.append(
+                    _start(name, number, f"{seed}/{number}", count, seconds, Path(directory, f"{name}-{number}"))
+                )
             if not work:
                 return reports
-            wait([process.sentinel for process in work])
-            for process in [process for process in work if process.exitcode is not None]:
-                name, number, end, shown = work.pop(process)
-                reports[name].add(_result(process, name, number, end, shown))
+            wait([worker.process.sentinel for worker in work], LOOK_SECONDS)
+            for worker in [*work]:
+                if worker.process.exitcode is None:
+                    worker.look()
+                else:
+                    work.remove(worker)
+                    reports[worker.name].add(worker.report())
 
 
 def _chunks(names: Sequence[str], inputs: int, size: int, reports: dict[str, Report]) -> Iterator[tuple[str, int, int]]:
@@ -82,37 +129,23 @@ def _chunks(names: Sequence[str], inputs: int, size: int, reports: dict[str, Rep
                 yield name, number, min(size, inputs - start)
 
 
-def _start(name: str, seed: str, count: int, seconds: float, shown: Path) -> tuple[BaseProcess, Connection]:
+def _start(name: str, number: int, seed: str, count: int, seconds: float, shown: Path) -> _Worker:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    shown.write_bytes(bytes(4 + LONGEST))
+    shown.write_bytes(bytes(_COUNT + _LENGTH + LONGEST))
     process = context.Process(target=_work, args=(name, seed, count, seconds, shown, sender))
     process.start()
     sender.close()
-    return process, receiver
-
-
-def _result(process: BaseProcess, name: str, number: int, end: Connection, shown: Path) -> Report:
-    process.join()
-    try:
-        report: Report = end.recv()
-    except EOFError:
-        told = shown.read_bytes()
-        data = told[4 : 4 + int.from_bytes(told[:4])]
-        report = Report(findings=[Finding(name, data, f"the worker of chunk {number} ended with {process.exitcode}")])
-    finally:
-        end.close()
-        shown.unlink()
-    return report
+    return _Worker(name, number, process, receiver, shown)
 
 
 def _work(name: str, seed: str, count: int, seconds: float, shown: Path, result: Connection) -> None:
     """The worker's side."""
+    faulthandler.enable()
     fuzzer = Fuzzer(TARGETS[name](), seed, corpus(name))
     _limit_memory()
     with shown.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
         fuzzer.run(count, time.monotonic() + seconds, _shower(memory))
-    faulthandler.cancel_dump_traceback_later()
     report = fuzzer.report
     report.peak_mib = _peak_mib()
     if report.peak_mib > MEMORY_MIB:
@@ -126,10 +159,9 @@ def _shower(memory: mmap.mmap) -> Callable[[bytes], None]:
 
     def show(data: bytes) -> None:
         nonlocal shown
-        if not shown % SHOWN_EVERY:
-            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
         shown += 1
-        memory[: 4 + len(data)] = len(data).to_bytes(4) + data
+        head = shown.to_bytes(_COUNT) + len(data).to_bytes(_LENGTH)
+        memory[: len(head) + len(data)] = head + data
 
     return show
 
