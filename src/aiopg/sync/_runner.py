@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeAlias, TypeVar
@@ -59,6 +60,7 @@ class Runner:
         """`what` it is for people ("group 'default'"); `close`: how it is closed; `closed_where`: for people, too."""
         self.thread = thread
         self.closed = False
+        self._exits = False  # the interpreter ends
         self._what, self._close, self._closed_where = what, close, closed_where
         self._owns_thread = owns_thread
         self._pid = os.getpid()
@@ -73,7 +75,14 @@ class Runner:
     def call(self, make: Make[T]) -> T:
         """Run one call and wait for it, if it can be made from here."""
         self.check_place()
-        return _run(self.thread, make, self._what)
+        try:
+            return _run(self.thread, make, self._what)
+        except GroupClosedError:
+            if self._exits:
+                # Only daemon threads run by now. One that raised would print its traceback while the interpreter goes,
+                # which may find the lock of stderr held and abort the process; so it stays in its call, and ends there.
+                threading.Event().wait()
+            raise
 
     def keep(self, thing: object) -> None:
         """Have this live until `close` at least: somebody uses it whose hold on it Python does not see."""
@@ -123,7 +132,7 @@ class Runner:
         """The interpreter ends and nobody closed it: say goodbye, and do not wait for long."""
         if self.closed or self.is_forked:
             return
-        self.closed = True
+        self.closed = self._exits = True
         goodbye: Future[None] = Future()
         self.thread.start(self._close, goodbye)
         try:
