@@ -9,7 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import ModuleType
 from typing import Any, TypeVar
+
+from aiopg import forks
 
 __all__ = ["LoopThread", "clock_of", "fast_loop"]
 
@@ -48,7 +51,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         # Made here and not in the thread, so that a lack of file descriptors is raised to the caller.
-        self._loop = asyncio.SelectorEventLoop()
+        self._loop = _OwnLoop()
         self._stop = asyncio.Event()
         self._ending = False
         self._calls: set[Future[Any]] = set()
@@ -61,8 +64,8 @@ class LoopThread:
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller runs in this thread."""
-        return threading.current_thread() is self._thread
+        """Whether the caller runs on this loop."""
+        return asyncio._get_running_loop() is self._loop
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine there; cancelling the future cancels it."""
@@ -77,8 +80,7 @@ class LoopThread:
         The future is the caller's from before the call begins, so that a caller who is interrupted at any moment, in
         here too, can cancel it.
         """
-        self._calls.add(future)
-        future.add_done_callback(self._calls.discard)
+        self._note_call(future)
         if not self._post(lambda: self._begin(make, future)):
             future.cancel()
 
@@ -86,6 +88,10 @@ class LoopThread:
         """End the loop, cancelling what still runs there, and wait `patience` seconds for it. Twice is fine."""
         self._post(self._stop.set)
         self._thread.join(patience)
+
+    def _note_call(self, future: Future[Any]) -> None:
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
 
     def _post(self, callback: Callable[[], object]) -> bool:
         """Have the loop call this; False if the loop is closed."""
@@ -100,14 +106,20 @@ class LoopThread:
             future.cancel()
         if future.cancelled():
             return
-        task = self._loop.create_task(_carry(make))
+        self._bind(self._loop.create_task(_carry(make)), future)
+
+    def _bind(self, task: asyncio.Task[T], future: Future[T]) -> None:
+        """What the task comes to is the future's; who cancels the future cancels the task."""
 
         def cancelled(future: Future[T]) -> None:
             if future.cancelled():
-                self._post(task.cancel)
+                self._cancel(task)
 
         task.add_done_callback(lambda task: _hand_over(task, future))
         future.add_done_callback(cancelled)
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        self._post(task.cancel)
 
     def _run(self) -> None:
         # Not asyncio.Runner: to end the loop's executor it starts a thread, which Python 3.12 refuses when the
@@ -115,7 +127,7 @@ class LoopThread:
         executor = ThreadPoolExecutor(thread_name_prefix=threading.current_thread().name)
         self._loop.set_default_executor(executor)
         try:
-            self._loop.run_until_complete(self._serve())
+            self._run_until(self._loop.create_task(self._serve()))
         finally:
             executor.shutdown()
             self._loop.close()
@@ -123,6 +135,10 @@ class LoopThread:
             # adds his future first and then posts, so either he finds the loop closed or we find his future.
             for future in list(self._calls):
                 future.cancel()
+
+    def _run_until(self, served: asyncio.Task[None]) -> None:
+        """Run the loop until it is over."""
+        self._loop.run_until_complete(served)
 
     async def _serve(self) -> None:
         await self._stop.wait()
@@ -136,6 +152,22 @@ class LoopThread:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
+
+
+class _OwnLoop(asyncio.SelectorEventLoop):
+    """A loop whose copy in a forked child leaves no trace when it is freed.
+
+    asyncio closes one that does not run then, and for that takes its sockets off the selector's list. The list of an
+    epoll is the parent's as well: its loop would never be woken again.
+    """
+
+    def __init__(self) -> None:
+        self._forks = forks.count
+        super().__init__()
+
+    def __del__(self, forks: ModuleType = forks) -> None:  # bound here: the interpreter clears the module first
+        if self._forks == forks.count:
+            super().__del__()
 
 
 def _close_unstarted(coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -82,6 +82,27 @@ def test_a_child_that_frees_the_group_does_not_disturb_its_parent(program: Start
     assert (other.end(), other.errors()) == (0, "")
 
 
+def test_a_child_that_is_forked_behind_a_call_does_not_disturb_its_parent(program: Start, port: int) -> None:
+    """Nobody runs the loop in that moment, so it looks like one that ended; the parent's still hears of calls."""
+    source = """
+    works()
+    child = os.fork()
+    if child == 0:
+        atexit._clear()
+        del group, peer
+        gc.collect()
+        sys.exit(7)
+    say(end_of(child))
+    for _ in range(3):
+        time.sleep(0.05)  # so that the loop's own thread has it again, and must be told of the call
+        works()
+    peer.close(), group.close()
+    """
+    other = program(FORK + _dedent(source), port, "thread", warnings="ignore")
+    assert other.line() == "7"
+    assert (other.end(), other.errors()) == (0, "")
+
+
 def test_a_multiprocessing_child_is_refused(program: Start, port: int) -> None:
     """The fork context of multiprocessing: as os.fork."""
     source = """

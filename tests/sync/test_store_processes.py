@@ -14,7 +14,7 @@ Start = Callable[..., Program]
 WAIT_IN = """
 store = Store.connect(sys.argv[1], timeout=60)
 def tell():
-    while not store._runner.thread._calls:
+    while not store._store.link._calls:
         time.sleep(0.005)
     say("waiting")
 threading.Thread(target=tell, daemon=True).start()

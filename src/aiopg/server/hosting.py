@@ -35,6 +35,9 @@ class HostedStore(Protocol):
     in_this_process: bool
     """Whether it ends with this process, so that this process must be the last to leave."""
 
+    on_callers_loop: bool
+    """Whether it serves only while the event loop runs on which it was started."""
+
     async def close(self) -> None:
         """Let go of it. What lives in this process stops, at the latest after `DRAIN_SECONDS`."""
 
@@ -86,7 +89,7 @@ class _ProcessStore:
     stalls or ends it, and rank 0 has nobody to wait for.
     """
 
-    in_this_process = False
+    in_this_process = on_callers_loop = False
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -167,6 +170,7 @@ class _ThreadStore:
     """A store on an event loop of its own in a thread of this process: a busy loop does not stall it."""
 
     in_this_process = True
+    on_callers_loop = False
 
     def __init__(self, thread: LoopThread, server: StoreServer) -> None:
         self._thread = thread
@@ -200,7 +204,7 @@ class _ThreadStore:
 class _LoopStore:
     """A store on the caller's event loop: no thread and no process, and as busy as that loop is."""
 
-    in_this_process = True
+    in_this_process = on_callers_loop = True
 
     def __init__(self, server: StoreServer) -> None:
         self._server = server

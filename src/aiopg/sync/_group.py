@@ -13,11 +13,11 @@ from aiopg.codec import Codec
 from aiopg.group import AsyncStatelessGroup, MemberEvent, PendingCall, ReduceOp
 from aiopg.group._arguments import check_expiration, check_name, check_place
 from aiopg.group._base import DEFAULT_TIMEOUT
-from aiopg.loops import LoopThread
 from aiopg.server.hosting import StoreHost
 from aiopg.stores import open_link
 from aiopg.stores.base import Tag
 from aiopg.sync._runner import Runner, start
+from aiopg.sync._shared_loop import SharedLoop
 from aiopg.sync._store import Store
 from aiopg.tls import Encryption
 
@@ -27,15 +27,18 @@ __all__ = ["StatelessGroup"]
 class StatelessGroup:
     """A group of processes, with calls that block: a drop-in for vLLM's `StatelessProcessGroup`.
 
-    The methods, their parameters, rules and errors are those of `AsyncStatelessGroup`; only `await` is gone. It runs
-    on an event loop of its own in a daemon thread, so it can be used from a plain script, from several threads at once
-    (each waits for its own call), and from inside a running event loop such as a notebook's (which it blocks).
+    The methods, their parameters, rules and errors are those of `AsyncStatelessGroup`; only `await` is gone. It has an
+    event loop of its own, which the thread of a call runs until the call has ended, and a daemon thread between calls.
+    So it can be used from a plain script, from several threads at once (each waits for its own call), and from inside a
+    running event loop such as a notebook's (which it blocks).
 
     Ctrl-C, or anything else that a signal handler raises, ends a waiting call; it is taken back as if it had timed
-    out, and the group stays usable. A program that ends without `close()` says goodbye all the same. In a forked child
-    every call raises `ForkError`, and `close()` does nothing; a call from the group's own loop thread (from a reduce
-    function, say) raises `WrongThreadError`; a call that waits while another thread closes the group raises
-    `GroupClosedError`.
+    out, and the group stays usable. A function of yours that a call runs (a reduce function, what `register_type` was
+    given) may run in any thread that calls, and signal handlers wait for its end.
+
+    A program that ends without `close()` says goodbye all the same. In a forked child every call raises `ForkError`,
+    and `close()` does nothing; a call from the group's own loop (from a reduce function, say) raises
+    `WrongThreadError`; a call that waits while another thread closes the group raises `GroupClosedError`.
 
     As a context manager it joins on entry and leaves on exit; an exception that leaves the block aborts the group.
 
@@ -379,9 +382,11 @@ class StatelessGroup:
     def _start(self, name: str, make: Callable[[], Coroutine[Any, Any, AsyncStatelessGroup]]) -> None:
         """Run a loop of our own and make the group there."""
         thread, group = start(name, make)
+        if group._hosted is not None and group._hosted.on_callers_loop:
+            thread.pin()
         self._attach(thread, group, owns_thread=True)
 
-    def _attach(self, thread: LoopThread, group: AsyncStatelessGroup, *, owns_thread: bool) -> None:
+    def _attach(self, thread: SharedLoop, group: AsyncStatelessGroup, *, owns_thread: bool) -> None:
         self._group = group
         self._runner = Runner(
             thread,

@@ -9,8 +9,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeAlias, TypeVar
 
+from aiopg import forks
 from aiopg.errors import AiopgError, ForkError, GroupClosedError, WrongThreadError
-from aiopg.loops import LoopThread
+from aiopg.sync._shared_loop import OwnLoopError, SharedLoop
 
 __all__ = ["Runner", "start"]
 
@@ -24,28 +25,14 @@ FAILED_SECONDS = 0.7
 """How long what could not be made waits for its loop to end: Ctrl-C in a slow name lookup is not held up."""
 
 
-def start(name: str, make: Make[T]) -> tuple[LoopThread, T]:
+def start(name: str, make: Make[T]) -> tuple[SharedLoop, T]:
     """Run a new loop in a thread of that name, and there make what it is for. If that fails no thread stays."""
-    thread = LoopThread(name)
+    thread = SharedLoop(name)
     try:
-        return thread, _run(thread, make, "it")
+        return thread, thread.run(make)
     except BaseException:
         thread.stop(FAILED_SECONDS)
         raise
-
-
-def _run(thread: LoopThread, make: Make[T], what: str) -> T:
-    """Run a coroutine on the thread's loop and wait for it."""
-    future: Future[T] = Future()
-    try:
-        thread.start(make, future)
-        return future.result()
-    except CancelledError:
-        raise GroupClosedError(f"{what} was closed while this call waited") from None
-    finally:
-        # Ctrl-C, or another exception that a signal handler raised here: the call is taken back on the loop
-        # before anything that is called next begins there. A call that has ended is not touched by it.
-        future.cancel()
 
 
 class Runner:
@@ -55,7 +42,7 @@ class Runner:
     """
 
     def __init__(
-        self, thread: LoopThread, what: str, close: Make[None], *, owns_thread: bool, closed_where: str = ""
+        self, thread: SharedLoop, what: str, close: Make[None], *, owns_thread: bool, closed_where: str = ""
     ) -> None:
         """`what` it is for people ("group 'default'"); `close`: how it is closed; `closed_where`: for people, too."""
         self.thread = thread
@@ -64,25 +51,31 @@ class Runner:
         self._what, self._close, self._closed_where = what, close, closed_where
         self._owns_thread = owns_thread
         self._pid = os.getpid()
+        self._forks = forks.count
         self._kept: list[object] = []
         atexit.register(self._at_exit)
 
     @property
     def is_forked(self) -> bool:
         """Whether this is a forked child of the process that made it."""
-        return self._pid != os.getpid()
+        return self._forks != forks.count
 
     def call(self, make: Make[T]) -> T:
         """Run one call and wait for it, if it can be made from here."""
-        self.check_place()
+        if self.closed or self._forks != forks.count:
+            self.check_place()
         try:
-            return _run(self.thread, make, self._what)
-        except GroupClosedError:
+            return self.thread.run(make)
+        except OwnLoopError:
+            raise self._own_loop() from None
+        except (CancelledError, GroupClosedError) as error:
             if self._exits:
                 # Only daemon threads run by now. One that raised would print its traceback while the interpreter goes,
                 # which may find the lock of stderr held and abort the process; so it stays in its call, and ends there.
                 threading.Event().wait()
-            raise
+            if isinstance(error, GroupClosedError):
+                raise
+            raise GroupClosedError(f"{self._what} was closed while this call waited") from None
 
     def keep(self, thing: object) -> None:
         """Have this live until `close` at least: somebody uses it whose hold on it Python does not see."""
@@ -95,7 +88,8 @@ class Runner:
                 f"{self._what} belongs to process {self._pid}, and this is its forked child {os.getpid()}; "
                 "make a new one here"
             )
-        self._check_thread()
+        if self.thread.is_current:
+            raise self._own_loop()
         if self.closed:
             raise GroupClosedError(f"{self._what} was closed{self._closed_where}")
 
@@ -103,12 +97,13 @@ class Runner:
         """Close it, and end the loop thread if it is its own. Twice is fine."""
         if self.closed or self.is_forked:
             return  # in a forked child it is the parent's, and goes on there
-        self._check_thread()
+        if self.thread.is_current:
+            raise self._own_loop()
         self.closed = True
         atexit.unregister(self._at_exit)
         try:
-            _run(self.thread, self._close, self._what)
-        except GroupClosedError:
+            self.thread.run(self._close)
+        except (CancelledError, GroupClosedError):
             pass  # a subgroup whose loop ended with the group that it was made from
         finally:
             if self._owns_thread:
@@ -121,12 +116,11 @@ class Runner:
         owned, self._owns_thread = self._owns_thread, False
         return owned
 
-    def _check_thread(self) -> None:
-        if self.thread.is_current:
-            raise WrongThreadError(
-                f"a blocking call on {self._what} from its own loop thread would wait for itself; "
-                "call it from another thread"
-            )
+    def _own_loop(self) -> WrongThreadError:
+        return WrongThreadError(
+            f"a blocking call on {self._what} from its own loop thread would wait for itself; "
+            "call it from another thread"
+        )
 
     def _at_exit(self) -> None:
         """The interpreter ends and nobody closed it: say goodbye, and do not wait for long."""

@@ -24,9 +24,9 @@ class Store:
             store.set("model/version", "7")
             version = store.get("model/version")      # b"7"; waits until the key is there
 
-    The methods, their parameters, rules and errors are those of `AsyncStore`; only `await` is gone. It runs on an event
-    loop of its own in a daemon thread (that of a group on the group's), so it can be used from a plain script, from
-    several threads at once, and from inside a running event loop, which it blocks.
+    The methods, their parameters, rules and errors are those of `AsyncStore`; only `await` is gone. It has an event
+    loop of its own (that of a group has the group's), as a `StatelessGroup` has, so it can be used from a plain script,
+    from several threads at once, and from inside a running event loop, which it blocks.
 
     Ctrl-C, or anything else that a signal handler raises, ends a waiting call; it is taken back as if it had timed out,
     and the store stays usable. In a forked child every call raises `ForkError` and `close()` does nothing.
