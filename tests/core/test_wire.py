@@ -107,6 +107,32 @@ def check_read(kind: int, fields: bytes) -> None:
 # ------------------------------------------------------------------------------------------- the closed set
 
 
+@given(st.sampled_from((Arrive, Answer)).flatmap(drawn), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+def test_the_short_way_writes_the_same_or_leaves_it_to_the_long_one(message: Message, seq: int, ack: int) -> None:
+    """What is encoded in one step is, byte by byte, what `encode_message` makes of it."""
+    frame = wire.LEAN_ENCODERS[type(message)](seq, ack, message)
+    if frame is None:
+        assert type(message) is Arrive or len(message.body) > 1
+    else:
+        assert (frame,) == encode_message(seq, ack, message, LIMITS.head_bytes)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Arrive(2**63, 1, 0, 1, "barrier", -1, "", Needs.ALL, 0),
+        Arrive(1, 1, 0, 1, "no such op", -1, "", Needs.ALL, 0),
+        Arrive(1, 1, "a tag", 1, "barrier", -1, "", Needs.ALL, 0),
+        Arrive(1, 1, 0, 1, "all_reduce", -1, "sum", Needs.ALL, 0),
+        Arrive(1, 1, 0, 1, "all_gather", -1, "", Needs.ALL, 1, (bytes(JOIN_BELOW + 1),)),
+        Answer(1, False, (bytes(JOIN_BELOW + 1),)),
+    ],
+)
+def test_the_short_way_takes_no_more_than_it_can(message: Message) -> None:
+    """Wrong numbers and ops, texts, and bodies that are not copied behind their heads."""
+    assert wire.LEAN_ENCODERS[type(message)](1, 0, message) is None
+
+
 def test_every_message_has_one_kind_and_one_type_for_each_field() -> None:
     """The set is closed: each class of it stands in the table once, with the types that it declares."""
     assert sorted(cls.__name__ for cls, _ in wire._WIRE.values()) == sorted(cls.__name__ for cls in CLASSES)

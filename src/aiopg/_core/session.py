@@ -25,7 +25,7 @@ from collections import deque
 from aiopg._core.frames import Buffer
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Acknowledge, Message
-from aiopg._core.wire import encode_message
+from aiopg._core.wire import LEAN_ENCODERS, encode_message
 from aiopg.errors import ProtocolError
 
 __all__ = ["Session"]
@@ -71,7 +71,9 @@ class Session:
         """
         seq = self.sent + 1
         received = self.received
-        buffers = encode_message(seq, received, message, self._head_bytes)
+        lean = LEAN_ENCODERS.get(type(message))
+        frame = lean(seq, received, message) if lean is not None else None
+        buffers = (frame,) if frame is not None else encode_message(seq, received, message, self._head_bytes)
         self.sent = seq
         self.told = received
         if len(buffers) > 1:

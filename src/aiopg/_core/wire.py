@@ -29,7 +29,16 @@ from aiopg._core import messages as m
 from aiopg._core.frames import JOIN_BELOW, LENGTHS_BYTES, PREFIX_CODES, PREFIX_HEAD_BYTES, Body, Buffer, Received
 from aiopg.errors import ProtocolError, UsageError
 
-__all__ = ["DECODERS", "KINDS", "UNREADABLE", "decode_message", "encode_fields", "encode_message", "unreadable"]
+__all__ = [
+    "DECODERS",
+    "KINDS",
+    "LEAN_ENCODERS",
+    "UNREADABLE",
+    "decode_message",
+    "encode_fields",
+    "encode_message",
+    "unreadable",
+]
 
 _TAG = object()
 _OP = object()
@@ -243,11 +252,16 @@ def _arrive(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Enc
     pack, unpack, size = _structs(fields)
     fixed = size - PREFIX_HEAD_BYTES
 
-    def encode(seq: int, ack: int, body: int, message: m.Arrive) -> bytes:
-        call, seat, tag, number, op, root, detail, needs, pieces, _ = message
-        if detail or type(tag) is not int:
-            return encode_any(seq, ack, body, message)
-        return pack(size, body, seq, ack, kind, call, seat, tag, number, _OP_NUMBER[op], root, needs, pieces)
+    def encode_lean(seq: int, ack: int, message: m.Arrive) -> bytes | None:
+        call, seat, tag, number, op, root, detail, needs, pieces, body = message
+        if detail or type(tag) is not int or len(body) > 1 or (body and len(body[0]) > JOIN_BELOW):
+            return None
+        try:
+            given = len(body[0]) if body else 0
+            head = pack(size, given, seq, ack, kind, call, seat, tag, number, _OP_NUMBER[op], root, needs, pieces)
+        except (KeyError, struct.error):
+            return None
+        return head + body[0] if body else head
 
     def decode(head: bytes, body: Body) -> m.Message:
         if len(head) != fixed:
@@ -255,14 +269,23 @@ def _arrive(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Enc
         call, seat, tag, number, op, root, needs, pieces = unpack(head)
         return _new(m.Arrive, (call, seat, tag, number, m.COLLECTIVES[op], root, "", needs, pieces, body))
 
-    return encode, decode
+    LEAN_ENCODERS[cls] = encode_lean
+    return encode_any, decode
 
 
 def _answer(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:
     """As `_plain`, with its bool looked at: the most frequent event there is."""
     encode, _ = _plain(kind, cls, fields)
-    _, unpack, _ = _structs(fields)
+    pack, unpack, size = _structs(fields)
     (place,) = _places_of_bools(fields)
+
+    def encode_lean(seq: int, ack: int, message: m.Answer) -> bytes | None:
+        call, receipt, body = message
+        if not body:
+            return pack(size, 0, seq, ack, kind, call, receipt)
+        if len(body) > 1 or len(body[0]) > JOIN_BELOW:
+            return None
+        return pack(size, len(body[0]), seq, ack, kind, call, receipt) + body[0]
 
     def decode(head: bytes, body: Body) -> m.Message:
         call, receipt = unpack(head)
@@ -270,6 +293,7 @@ def _answer(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Enc
             raise _no_bool(cls)
         return _new(m.Answer, (call, receipt, body))
 
+    LEAN_ENCODERS[cls] = encode_lean
     return encode, decode
 
 
@@ -315,6 +339,9 @@ def _codec(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Enco
 
 
 _ENCODE: dict[type[Any], _Encode] = {}
+LEAN_ENCODERS: dict[type[Any], Callable[[int, int, Any], bytes | None]] = {}
+"""`encode_message` in one step, for the messages that cannot pay for more: (sequence number, acknowledgement, message)
+-> the frame. None: this one is not short, or wrong, and `encode_message` is to see to it."""
 DECODERS: dict[int, _Decode] = {}
 """`decode_message` in parts, for who cannot pay for a call more: by kind; each may raise `UNREADABLE` too."""
 UNREADABLE = (KeyError, struct.error, IndexError)
