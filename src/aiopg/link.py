@@ -104,7 +104,15 @@ class Link(asyncio.BufferedProtocol):
 
     def send(self, message: Message) -> None:
         """Send a message of the session's stream; if the connection is over, the session keeps it."""
-        self.write(self._session.send(message))  # type: ignore[union-attr]
+        buffers = self._session.send(message)  # type: ignore[union-attr]
+        # As write, without the call: this is the way of every message.
+        transport = self._transport
+        if transport is None or self._closed or transport.is_closing():
+            return
+        if len(buffers) == 1:
+            transport.write(buffers[0])
+        else:
+            self.write_large(transport, buffers)
 
     def write(self, buffers: tuple[Buffer, ...]) -> None:
         """Write what the session made of a message, or drop it if the connection is over."""

@@ -7,9 +7,11 @@ import hmac
 import ssl
 from typing import TYPE_CHECKING
 
+from aiopg._core.frames import Received
 from aiopg._core.handshake import REFUSED_LOGIN, login_proofs, pack_hello, parse_welcome
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Failed, Goodbye, Message, Opened, Withdrawn
+from aiopg._core.wire import DECODERS, KINDS, UNREADABLE, unreadable
 from aiopg.errors import AuthenticationError, ProtocolError
 from aiopg.link import Link
 from aiopg.shortcut import shortcut_from
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CertificateRefusedError", "ClientConnection", "SessionOverError"]
 
+ANSWER = KINDS[Answer]
 CERTIFICATE_REFUSED = "the store refuses this member's certificate, or misses it"
 
 
@@ -150,6 +153,19 @@ class ClientConnection(Link):
             raise ProtocolError("a store answers Open with Opened")
         self._client.opened(self, message)
         self._settled.set()
+
+    def _dispatch(self, frame: Received) -> None:
+        if frame[2] != ANSWER or not frame[0]:
+            super()._dispatch(frame)
+            return
+        # As Link._dispatch and message_received, in one step: this is the way of nearly every frame.
+        try:
+            answer = DECODERS[ANSWER](frame[3], frame[4])
+        except UNREADABLE as error:
+            raise unreadable(ANSWER, frame[3], error) from None
+        self._client.on_event(answer)  # type: ignore[arg-type]
+        if answer.receipt:  # type: ignore[union-attr]
+            self.acknowledge_now()
 
     def message_received(self, message: Message) -> None:
         if type(message) is Answer:

@@ -193,27 +193,17 @@ class MsgpackCodec:
     def decode_many(self, payloads: Buffer, sizes: Sequence[int]) -> list[object]:
         """`decode` for payloads that lie behind one another, in order; small ones in one go. Raises as that."""
         if (
-            type(payloads) is bytes
-            and len(payloads) <= _ROW
-            and _MARK_BYTE not in payloads
-            and max(sizes, default=0) <= self._harmless
-            and payloads.translate(_LOOKS).count(_HEAD) <= self._max_depth
-            and (row := self._decode_row(payloads, sizes)) is not None
+            type(payloads) is not bytes
+            or len(payloads) > _ROW
+            or _MARK_BYTE in payloads
+            or (len(payloads) > self._harmless and max(sizes) > self._harmless)
+            or payloads.translate(_LOOKS).count(_HEAD) > self._max_depth
         ):
-            return row
-        starts = accumulate(sizes, initial=0)
-        return [self.decode(payloads[start : start + size]) for start, size in zip(starts, sizes, strict=False)]
-
-    def _decode_row(self, payloads: bytes, sizes: Sequence[int]) -> list[object] | None:
-        """Harmless payloads without marks; None where one of them is not exactly one object."""
+            return self._decode_each(payloads, sizes)
         try:
             unpacker = self._unpackers.pop()
         except IndexError:
-            most = self._harmless
-            unpacker = Unpacker(
-                strict_map_key=False, timestamp=3, ext_hook=read_extension, max_buffer_size=_ROW, max_str_len=most,
-                max_bin_len=most, max_array_len=most, max_map_len=most, max_ext_len=most,
-            )  # fmt: skip
+            unpacker = self._new_unpacker()
         end, row = unpacker.tell(), []
         unpacker.feed(payloads)
         try:
@@ -221,11 +211,24 @@ class MsgpackCodec:
                 row.append(unpacker.unpack())
                 end += size
                 if unpacker.tell() != end:
-                    return None  # what one rank sent must not reach into what the next one did
+                    # What one rank sent must not reach into what the next one did.
+                    return self._decode_each(payloads, sizes)
         except (ValueError, TypeError, OverflowError, UnpackException, CodecError):
-            return None  # the one that is malformed says so by itself
+            return self._decode_each(payloads, sizes)  # the one that is malformed says so by itself
         self._unpackers.append(unpacker)
         return row
+
+    def _decode_each(self, payloads: Buffer, sizes: Sequence[int]) -> list[object]:
+        starts = accumulate(sizes, initial=0)
+        return [self.decode(payloads[start : start + size]) for start, size in zip(starts, sizes, strict=False)]
+
+    def _new_unpacker(self) -> Unpacker:
+        """For harmless payloads without marks."""
+        most = self._harmless
+        return Unpacker(
+            strict_map_key=False, timestamp=3, ext_hook=read_extension, max_buffer_size=_ROW, max_str_len=most,
+            max_bin_len=most, max_array_len=most, max_map_len=most, max_ext_len=most,
+        )  # fmt: skip
 
     def _decode_view(self, payload: memoryview) -> object:
         leaves = find_leaves(payload)

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -331,7 +332,10 @@ class GroupBase:
         call = Call(op, self.name, self.rank, tag, 0, loop, now, now + seconds)
         if counted is not None:
             call.seq = self._numbers.take((counted, tag))
-            self._begin(call)
+            if self._telemetry is None:
+                self._calls[call] = None
+            else:
+                self._begin(call)
         return call
 
     def _begin(self, call: Call) -> None:
@@ -364,7 +368,7 @@ class GroupBase:
                 raise PayloadTooLargeError(size, self._payload_bytes)
 
     def _encode(self, obj: object) -> Buffer:
-        return _flat(self._codec.encode(obj))
+        return flat(self._codec.encode(obj))
 
     async def _encode_aside(self, call: Call, counted: Hashable, objs: Sequence[object]) -> list[Buffer]:
         """Payloads of objects of which some are large. Raises what `_encode` and `_check_size` do, and on timeout."""
@@ -378,7 +382,7 @@ class GroupBase:
         return parts
 
     def _encode_each(self, objs: Sequence[object]) -> list[Buffer]:
-        return [_flat(self._encode_large(obj)) for obj in objs]
+        return [flat(self._encode_large(obj)) for obj in objs]
 
     def _decode(self, payload: Buffer) -> Any:
         return self._codec.decode(payload)
@@ -394,5 +398,12 @@ class GroupBase:
         return [self._codec.decode(payload) for payload in payloads]
 
 
-def _flat(payload: Buffer) -> Buffer:
+@lru_cache(RECENT_ENTRIES)
+def entry_text(what: str, tag: Tag) -> str:
+    """What `entries` says of a call. Most calls are as others were, and to format a text costs some of a collective."""
+    return f"{what}, tag {tag!r}"
+
+
+def flat(payload: Buffer) -> Buffer:
+    """A payload as bytes one behind the other."""
     return payload.cast("B") if isinstance(payload, memoryview) else payload

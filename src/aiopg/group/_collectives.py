@@ -10,7 +10,7 @@ from typing import Any
 from aiopg.codec import LARGE_BYTES, is_large
 from aiopg.errors import GroupTimeoutError
 from aiopg.group._aside import Decoded
-from aiopg.group._base import GroupBase
+from aiopg.group._base import GroupBase, entry_text, flat
 from aiopg.group._reduce import ReduceOp, reduce_name, reduce_values
 from aiopg.stores.base import Buffer, Needs, NumberUsedError, Parts, Tag
 
@@ -75,6 +75,8 @@ class Collectives(GroupBase):
     async def all_gather(self, obj: Any, *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
         """Every rank's object, in rank order, on every rank."""
         parts = await self._round("all_gather", NO_ROOT, self._part(obj), Needs.ALL, tag, timeout)
+        if type(parts) is Parts and self._bulk_codec is not None:
+            return self._bulk_codec.decode_many(parts.joined, parts.sizes)
         return self._decode_all(parts)
 
     async def gather(self, obj: Any, dst: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> list[Any] | None:
@@ -177,12 +179,15 @@ class Collectives(GroupBase):
             decoded = None
         self._end(call)
         if parts:
-            self.entries.append((f"{op}, tag {tag!r}", monotonic()))
+            self.entries.append((entry_text(op, tag), monotonic()))
         return result if decoded is None else decoded
 
     def _part(self, obj: object) -> list[Buffer] | _Large:
         """What a rank gives that gives one object; one that is large is not encoded yet."""
-        return _Large((obj,)) if is_large(obj) else [self._encode(obj)]
+        if is_large(obj):
+            return _Large((obj,))
+        payload = self._codec.encode(obj)
+        return [payload if type(payload) is bytes else flat(payload)]
 
     def _parts(self, objs: Sequence[Any] | None) -> list[Buffer] | _Large:
         if objs is None or isinstance(objs, str | bytes) or len(objs) != self.world_size:

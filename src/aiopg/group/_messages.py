@@ -8,7 +8,7 @@ from typing import Any
 
 from aiopg.codec import LARGE_BYTES, is_large
 from aiopg.errors import GroupTimeoutError
-from aiopg.group._base import GroupBase
+from aiopg.group._base import GroupBase, entry_text
 from aiopg.stores.base import Buffer, Call, Member, Tag
 
 __all__ = ["Messages"]
@@ -62,7 +62,7 @@ class Messages(GroupBase):
             raise
         self._end(call)
         self.send_dst_counter[dst] += 1
-        self.entries.append((f"send to {dst}, tag {tag!r}", monotonic()))
+        self.entries.append((entry_text(f"send to {dst}", tag), monotonic()))
 
     async def recv(self, src: int, *, tag: Tag = 0, timeout: float | None = None) -> Any:
         """Receive the next object that rank `src` sent here with this tag.

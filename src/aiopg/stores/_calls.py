@@ -79,26 +79,16 @@ class Waiter:
         """
         if self.woken:
             return
+        self._call, self._overdue = call, overdue
+        self._look_at = min(call.started + WARN_SECONDS, call.deadline)
+        self._alarms.set(self, self._look_at)
+        self.future = call.loop.create_future()
         try:
-            await self.watch(call, overdue)
+            await self.future
         finally:
             self.drop()
         if not self.woken:
             raise DeadlinePassedError
-
-    def watch(self, call: Timed[AiopgError], overdue: Callable[[Self, Any], None]) -> asyncio.Future[None]:
-        """`wait` without its coroutine, for which every call of a group would pay: a future that ends when it would.
-
-        Whether it was woken says `woken`. Who does not await it to its end calls `drop`.
-        """
-        self._call, self._overdue = call, overdue
-        look_at = call.started + WARN_SECONDS
-        if call.deadline < look_at:
-            look_at = call.deadline
-        self._look_at = look_at
-        self._alarms.set(self, look_at)
-        future = self.future = call.loop.create_future()
-        return future
 
     async def wait_until(self, deadline: float) -> None:
         """Wait to be woken. Raises `DeadlinePassedError` at `deadline` (loop time)."""
@@ -264,6 +254,34 @@ class Calls:
         self._send(_new(command, (number, *fields)))
         pending = self._pending[number] = Pending(self.alarms, number, self.gate.sent)
         return pending
+
+    def ask(
+        self,
+        command: type[Any],
+        fields: tuple[Any, ...],
+        call: Timed[AiopgError],
+        overdue: Callable[[Pending, Any], None],
+    ) -> tuple[Pending, asyncio.Future[None]]:
+        """`begin` and `Pending.wait` in one step and without a coroutine, for which every call of a group would pay.
+
+        The future ends when `wait` would; whether that was an answer says `Pending.woken`. Who does not await it to its
+        end calls `Pending.drop`.
+        """
+        if self._lost is not None:
+            raise copy(self._lost)
+        self._last = number = self._last + 1
+        self._send(_new(command, (number, *fields)))
+        alarms = self.alarms
+        pending = self._pending[number] = Pending(alarms, number, self.gate.sent)
+        pending._call, pending._overdue = call, overdue
+        look_at = call.started + WARN_SECONDS
+        if call.deadline < look_at:
+            look_at = call.deadline
+        pending._look_at = alarms.times[pending] = look_at
+        if look_at < alarms.timer_at:
+            alarms.set_timer(look_at)
+        future = pending.future = call.loop.create_future()
+        return pending, future
 
     def recall(self, pending: Pending) -> None:
         """If the link is down and has not carried a call's command, never carry it: the call is then withdrawn."""

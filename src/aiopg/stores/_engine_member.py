@@ -10,6 +10,7 @@ from typing import NamedTuple
 from aiopg._core.frames import Body, Buffer
 from aiopg._core.messages import (
     Abort,
+    Answer,
     Arrive,
     Expire,
     Leave,
@@ -91,9 +92,9 @@ class EngineMember(Member):
                 return
         if self._calls.gate.full or self._calls.line:
             await self._calls.find_room(call)
-        put = self._calls.begin(Put, (self.seat, dst, call.tag, payload))
+        put, ended = self._calls.ask(Put, (self.seat, dst, call.tag, payload), call, _warn)
         try:
-            await put.watch(call, _warn)
+            await ended
         except BaseException as error:
             put.drop()
             if isinstance(error, asyncio.CancelledError):
@@ -156,9 +157,9 @@ class EngineMember(Member):
             await calls.find_room(call)
         body: Body = () if not parts else (parts[0],) if len(parts) == 1 else join_parts(parts)
         fields = (self.seat, call.tag, call.seq, call.op, root, detail, needs, len(parts), body)
-        arrival = calls.begin(Arrive, fields)
+        arrival, ended = calls.ask(Arrive, fields, call, calls.inquire)
         try:
-            await arrival.watch(call, calls.inquire)
+            await ended
         except BaseException as error:
             arrival.drop()
             if isinstance(error, asyncio.CancelledError):
@@ -167,7 +168,11 @@ class EngineMember(Member):
         if not arrival.woken:
             self._withdraw(key, arrival, Signature(call.op, root, detail), parts)
             await self._learn_facts(call, key, arrival)
-        return self._parts(arrival.result(), needs)
+        outcome = arrival.outcome
+        answer = outcome.body if type(outcome) is Answer else arrival.result()
+        if needs < Needs.ALL:
+            return self._parts(answer, needs)
+        return read_parts(answer, self._world_size) if answer else []
 
     def keep(self, call: Call, root: int, detail: str, parts: list[Buffer], result: Sequence[Buffer]) -> None:
         self._kept[call.tag, call.seq] = _Kept(Signature(call.op, root, detail), Fingerprint(parts), result)

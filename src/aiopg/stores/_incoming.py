@@ -48,10 +48,11 @@ class Incoming:
         """The next message. Raises what took its place, or `GroupTimeoutError`."""
         if self._inbox or self._waiting or self._under_way:
             return await self._take_in_line(call)
-        request = self._alone = self._calls.begin(Take, self._fields)
+        request, ended = self._calls.ask(Take, self._fields, call, self._complain)
+        self._alone = request
         self._under_way = 1
         try:
-            await request.watch(call, self._complain)
+            await ended
         except BaseException:
             request.drop()
             self._let_go(request)
