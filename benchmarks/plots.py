@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from benchmarks.contestants import ENTRIES
 from benchmarks.figures import CONNECTIONS, GROUP, PAYLOAD, Figure, Results, read
 from benchmarks.names import plot_name
+from benchmarks.styles import STYLES
 
 # The same file comes out of the same figures: no date in it, and no names made by chance.
 SETTINGS = {
@@ -28,18 +29,6 @@ SETTINGS = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#e4e4e4",
-}
-# aiopg in one hue, the peers in others, the floor as a line below all of them.
-STYLES: dict[str, dict[str, Any]] = {
-    "aiopg-uvloop": {"color": "#0b5fa5", "linewidth": 2.2, "marker": "o"},
-    "aiopg-asyncio": {"color": "#4f9bd9", "marker": "o"},
-    "aiopg-sync": {"color": "#9cc7ea", "marker": "o"},
-    "vllm": {"color": "#c0392b", "marker": "s"},
-    "tcpstore": {"color": "#e67e22", "marker": "^"},
-    "gloo": {"color": "#8e44ad", "marker": "v"},
-    "mpi": {"color": "#27803b", "marker": "D"},
-    "redis": {"color": "#a0764c", "marker": "P"},
-    "floor": {"color": "#000000", "linestyle": "--", "marker": "x"},
 }
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from benchmarks import tables
+from benchmarks.contestants import ENTRIES
 from benchmarks.figures import CONNECTIONS, GROUP, PAYLOAD, RATIOS, Figure, Results, read, write
 from benchmarks.names import plot_name
 from benchmarks.page import page
 from benchmarks.plan import QUICK, parse
+from benchmarks.styles import STYLES
 from benchmarks.team import between
 from benchmarks.turns import take_turns
 
@@ -97,6 +99,11 @@ def test_the_page_in_the_docs_has_its_plots() -> None:
     text = (ROOT / "docs" / "benchmarks.md").read_text()
     shown = {line.partition("(benchmarks/")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")}
     assert shown == {path.name for path in (ROOT / "docs" / "benchmarks").iterdir()}
+
+
+def test_every_contestant_can_be_drawn() -> None:
+    """Or the page of a long run could not be made."""
+    assert STYLES.keys() == ENTRIES.keys()
 
 
 def test_few_rounds_make_a_short_run() -> None:
