@@ -135,8 +135,12 @@ def _turn(*whats: int) -> bytes:
 def _say(world: World, line: Line, message: Message, quickly: bool) -> int:
     """One command, and that nothing has changed if it was refused; what came back, roughly."""
     carrier, engine = world.carrier, world.exchange.engine
-    # What has keys past their time drops them before it looks at a command.
-    overdue = any(life.keys is not None and life.keys.values.next_end() <= world.now for life in engine._groups)
+    # What has keys past their time drops them before it looks at a command; a round with parts past theirs does too.
+    overdue = any(
+        (life.keys is not None and life.keys.values.next_end() <= world.now)
+        or any(round.oldest <= world.now for round in life.rounds._rounds.values())
+        for life in engine._groups
+    )
     looks = not quickly and not overdue and line.carrier is not None
     before, tallied = (_mark(engine), _tallied(engine)) if looks else (None, {})
     count, sent = carrier.count, line.streams.sent
