@@ -158,7 +158,7 @@ class ClientConnection(Link):
         if frame[2] != ANSWER or not frame[0]:
             super()._dispatch(frame)
             return
-        # As Link._dispatch and message_received, in one step: this is the way of nearly every frame.
+        # What Link._dispatch and message_received would do, in one step: this is the way of nearly every frame.
         try:
             answer = DECODERS[ANSWER](frame[3], frame[4])
         except UNREADABLE as error:
@@ -168,11 +168,7 @@ class ClientConnection(Link):
             self.acknowledge_now()
 
     def message_received(self, message: Message) -> None:
-        if type(message) is Answer:
-            self._client.on_event(message)
-            if message.receipt:
-                self.acknowledge_now()
-        elif type(message) is Failed or type(message) is Withdrawn:
+        if type(message) is Failed or type(message) is Withdrawn:
             self._client.on_event(message)
         else:
             raise ProtocolError(f"a client takes no {type(message).__name__}")

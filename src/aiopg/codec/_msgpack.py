@@ -196,7 +196,7 @@ class MsgpackCodec:
             type(payloads) is not bytes
             or len(payloads) > _ROW
             or _MARK_BYTE in payloads
-            or (len(payloads) > self._harmless and max(sizes) > self._harmless)
+            or (len(payloads) > self._harmless and max(sizes, default=0) > self._harmless)
             or payloads.translate(_LOOKS).count(_HEAD) > self._max_depth
         ):
             return self._decode_each(payloads, sizes)

@@ -75,8 +75,6 @@ class Collectives(GroupBase):
     async def all_gather(self, obj: Any, *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:
         """Every rank's object, in rank order, on every rank."""
         parts = await self._round("all_gather", NO_ROOT, self._part(obj), Needs.ALL, tag, timeout)
-        if type(parts) is Parts and self._bulk_codec is not None:
-            return self._bulk_codec.decode_many(parts.joined, parts.sizes)
         return self._decode_all(parts)
 
     async def gather(self, obj: Any, dst: int = 0, *, tag: Tag = 0, timeout: float | None = None) -> list[Any] | None:
