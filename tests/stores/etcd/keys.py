@@ -34,6 +34,13 @@ def own_path() -> str:
     return f"/own/{os.getpid()}/{next(_numbers)}"
 
 
+async def a_call_is_under_way(server: EtcdServer, seconds: float) -> None:
+    """Until that member has one that it has not answered. Raises `TimeoutError`."""
+    async with asyncio.timeout(seconds):
+        while metric(server, "grpc_server_started_total") == metric(server, "grpc_server_handled_total"):  # noqa: ASYNC110 - etcd has no event for it
+            await asyncio.sleep(0.02)
+
+
 async def all_calls_ended(server: EtcdServer, seconds: float) -> None:
     """Until that member has no call under way. Raises `TimeoutError`."""
     async with asyncio.timeout(seconds):

@@ -36,7 +36,7 @@ from aiopg.stores.etcd._wire import string
 from aiopg.testing.proxy import FaultProxy
 
 from .clusters import EtcdCluster
-from .keys import ON_ASYNCIO, ON_UVLOOP, all_calls_ended, own
+from .keys import ON_ASYNCIO, ON_UVLOOP, a_call_is_under_way, all_calls_ended, own
 from .servers import SLOW, EtcdServer
 
 
@@ -345,7 +345,7 @@ class TestCancelling:
             lock, name = "/v3lockpb.Lock/Lock", string(1, b"lock")
             await client._requests.send(lock, name)
             waiting = asyncio.ensure_future(client._requests.send(lock, name))
-            await asyncio.sleep(0.1)
+            await a_call_is_under_way(own_etcd, 10 * SLOW)
             waiting.cancel()
             await asyncio.wait([waiting])
             await all_calls_ended(own_etcd, ATTEMPT_SECONDS - 0.3)
