@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -110,10 +111,11 @@ class Load:
 
 
 async def chaotic(place: Place) -> None:
-    """Turn after turn, until the test has said that it is enough."""
+    """Turn after turn, until the test has said that it is enough; a line when the load went round so often."""
     logging.getLogger("aiopg.group").setLevel(logging.ERROR)  # a long wait is no fault here, only one that fails
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-    seed = int(place.options[0])
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS))
+    seed, least_turns = map(int, place.options)
     group: AsyncStatelessGroup | Threaded
     if place.rank == place.world_size - 1:
         group = Threaded(await asyncio.to_thread(connect_blocking, place))
@@ -121,11 +123,17 @@ async def chaotic(place: Place) -> None:
         group = await place.create(reconnect_grace=GRACE)
     load = Load(group, seed)
     say("ready")
-    stop = asyncio.ensure_future(asyncio.to_thread(sys.stdin.readline))
+    stop = asyncio.Event()
+    loop.add_reader(0, stop.set)  # not by a thread that reads: a rank that fails would wait for it
     turn = 0
-    while not all(await group.all_gather(stop.done(), tag="enough?", timeout=DEADLINE)):
+    while not all(await group.all_gather(stop.is_set(), tag="enough?", timeout=DEADLINE)):
         await load.turn(turn)
         turn += 1
+        if turn == least_turns:
+            say("worked")
+    loop.remove_reader(0)
+    os.set_blocking(0, True)  # which uvloop had changed
+    sys.stdin.readline()
     await group.barrier(DEADLINE)
     say({"turns": turn, "received": load.received, "collectives": load.collectives})
     sys.stdin.readline()
