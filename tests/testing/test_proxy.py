@@ -98,6 +98,23 @@ async def test_a_piece_is_written_when_the_kernel_has_the_one_before(road: Road)
     assert relay.target._transport.get_write_buffer_size() < 4_000
 
 
+async def test_a_cut_that_falls_just_when_an_end_takes_more_ends_it_once(any_road: Road) -> None:
+    """asyncio ends a connection twice that is aborted within `resume_writing`: it would say so on stderr."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    client, target = await any_road.connect()
+    (relay,) = any_road.proxy._relays
+    client.send(b"x" * 32_000_000)
+    await becomes(lambda: not relay.target.is_writable)
+    any_road.proxy.cut(after=1)
+    try:
+        await target.rest()
+    except ConnectionResetError:
+        pass  # on TCP
+    await any_road.proxy_is_rid_of_all()
+    assert told == []
+
+
 async def test_a_lost_end_does_not_hold_the_other_up(road: Road) -> None:
     """What is for an end that is lost is read and thrown away, until its peer can be told."""
     client, target = await road.connect()

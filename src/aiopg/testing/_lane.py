@@ -118,9 +118,17 @@ class Lane:
         self.drop()
 
     def resume(self) -> None:
-        """The sink takes bytes again, or is there for the first time."""
+        """Something is held; or the sink is there for the first time."""
         if self._held and self._next is None:
             self._pump()
+
+    def resume_soon(self) -> None:
+        """The sink takes bytes again: with the loop's next pass.
+
+        asyncio ends a connection twice that is aborted, or whose write fails, within `resume_writing`.
+        """
+        if self._held and self._next is None:
+            self._next = self._loop.call_soon(self._pump)
 
     def conditions_changed(self) -> None:
         """The conditions are others than before."""

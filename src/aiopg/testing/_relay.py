@@ -112,7 +112,7 @@ class End(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        self._into.resume()
+        self._into.resume_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
