@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -24,6 +25,14 @@ async def test_the_first_line_is_an_address_that_groups_meet_at(start_on_each_lo
     assert url.startswith("aiopg://127.0.0.1:")
     first, second = await asyncio.gather(gather_at(url, 0), gather_at(url, 1))
     assert first == second == ["rank 0", "rank 1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="ONLY LINUX HAS THIS POLICY")
+def test_its_members_go_first(start_on_each_loop: StartAiopg) -> None:
+    """See `aiopg.server.scheduling`."""
+    server = start_on_each_loop("serve")
+    server.line()
+    assert os.sched_getscheduler(server.pid) == os.SCHED_BATCH
 
 
 async def test_a_unix_socket_is_served_and_removed(start_on_each_loop: StartAiopg, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from aiopg.observe.http import HttpAddress, SidePort
 from aiopg.server import StoreServer
 from aiopg.server.collecting import collect_seldom
 from aiopg.server.descriptors import raise_limit
+from aiopg.server.scheduling import behind_members
 from aiopg.tls import Tls
 from aiopg.tokens import read_tokens
 
@@ -74,7 +75,7 @@ async def serve(options: argparse.Namespace) -> int:
     # The path goes into a URL, which knows no working directory.
     path = None if options.unix is None else str(Path.cwd() / options.unix)
     heeded = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if options.token_file is not None else [])
-    with anyio.open_signal_receiver(*heeded) as signals:
+    with anyio.open_signal_receiver(*heeded) as signals, behind_members():
         try:
             tokens = None if options.token_file is None else read_tokens(options.token_file)
             named = any((options.tls_cert, options.tls_key, options.tls_ca))

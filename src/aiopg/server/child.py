@@ -23,6 +23,7 @@ from aiopg.loops import fast_loop
 from aiopg.server._server import StoreServer
 from aiopg.server.collecting import collect_seldom
 from aiopg.server.descriptors import raise_limit
+from aiopg.server.scheduling import behind_members
 
 FIRST_MEMBER_SECONDS = 60.0
 """With no member by then, its founder died before it joined, and nobody else comes."""
@@ -30,20 +31,25 @@ FIRST_MEMBER_SECONDS = 60.0
 
 async def serve(listen_socket: socket.socket, ready: int, go: int) -> None:
     """Serve until the last member is gone."""
-    async with StoreServer(listen_socket=listen_socket) as server:
-        try:
-            os.write(ready, str(os.getpid()).encode())
-        except BrokenPipeError:
-            return
-        os.close(ready)
-        await anyio.wait_readable(go)
-        if not os.read(go, 1):
-            return
-        os.close(go)
-        _let_go_of_stderr()
-        with anyio.move_on_after(FIRST_MEMBER_SECONDS):
-            await server.wait_joined()
-        await server.wait_vacated()
+    with behind_members():
+        async with StoreServer(listen_socket=listen_socket) as server:
+            await _serve_members(server, ready, go)
+
+
+async def _serve_members(server: StoreServer, ready: int, go: int) -> None:
+    try:
+        os.write(ready, str(os.getpid()).encode())
+    except BrokenPipeError:
+        return
+    os.close(ready)
+    await anyio.wait_readable(go)
+    if not os.read(go, 1):
+        return
+    os.close(go)
+    _let_go_of_stderr()
+    with anyio.move_on_after(FIRST_MEMBER_SECONDS):
+        await server.wait_joined()
+    await server.wait_vacated()
 
 
 def _let_go_of_stderr() -> None:
