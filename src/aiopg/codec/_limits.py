@@ -183,8 +183,10 @@ def extension_bound(payload: bytes) -> int:
     return len(payload) - len(payload.translate(None, _EXTENSION_HEADS))
 
 
-def check_payload(payload: bytes, limits: Limits, path: str) -> None:
+def check_payload(payload: bytes, limits: Limits, path: str) -> int:
     """Refuse a payload that would unfold too far; takes time in proportion to its size.
+
+    Returns a number that is at least that of its containers.
 
     Raises:
         CodecError: there are more containers than allowed, they declare more elements than can be there, or the
@@ -192,20 +194,22 @@ def check_payload(payload: bytes, limits: Limits, path: str) -> None:
     """
     size = len(payload)
     if size <= limits.harmless:
-        return
+        return size
     allowed, room = limits.containers(size), limits.memory(size)
     scan = _Scan(payload)
     scan.run(steps=_FIRST_TOKENS, most=allowed, room=room)
-    if scan.position < size and (
-        scan.count + container_bound(payload) > allowed or _may_overclaim(payload) or _may_be_dear(payload, room)
-    ):
-        scan.run(steps=size, most=allowed, room=room)
+    bound = scan.count
+    if scan.position < size:
+        bound += container_bound(payload)
+        if bound > allowed or _may_overclaim(payload) or _may_be_dear(payload, room):
+            scan.run(steps=size, most=allowed, room=room)
     if scan.count > allowed:
         raise CodecError(path, "msgpack", limits.too_many(allowed))
     if scan.declared > size:
         raise CodecError(path, "msgpack", "its containers declare more elements than it has bytes")
     if scan.memory > room:
         raise CodecError(path, "msgpack", limits.too_large(room))
+    return bound
 
 
 def _may_overclaim(payload: bytes) -> bool:

@@ -173,9 +173,10 @@ class MsgpackCodec:
         if large := (size := len(data)) > self._harmless:
             if size > LEAF_BYTES and len(leaves := find_leaves(memoryview(data))):
                 return self._decode_leaves(leaves)
-            _check_large(data, self._limits)
-        # Most payloads have too few containers to be too deep.
-        measures = size > self._max_depth and data.translate(_LOOKS).count(_HEAD) > self._max_depth
+            containers = _check_large(data, self._limits)
+        else:
+            containers = size if size <= self._max_depth else data.translate(_LOOKS).count(_HEAD)
+        measures = containers > self._max_depth  # most payloads have too few to be too deep
         try:
             # The search for one byte, given as a number, is ten times as fast and mostly enough.
             if _MARK_BYTE in data and MARK_HEAD in data:
@@ -236,8 +237,7 @@ class MsgpackCodec:
 
     def _decode_leaves(self, leaves: Leaves) -> object:
         rest, limits = leaves.rest, self._limits.beside(leaves.bytes)
-        _check_large(rest, limits)
-        measures = rest.translate(_LOOKS).count(_HEAD) > self._max_depth
+        measures = _check_large(rest, limits) > self._max_depth
         reader = Reader(self._registry, limits, measures=measures)
         reader.read_leaves(leaves)
         try:
@@ -261,10 +261,11 @@ def _read_with(reader: Reader, data: bytes, limits: Limits, *, measures: bool, l
     return value
 
 
-def _check_large(data: bytes, limits: Limits) -> None:
+def _check_large(data: bytes, limits: Limits) -> int:
+    """See `check_payload`."""
     if data.startswith(PICKLE_MARK):
         raise unsafe_peer()
-    check_payload(data, limits, "payload")
+    return check_payload(data, limits, "payload")
 
 
 def _decode_large(data: bytes) -> Any:
