@@ -9,7 +9,7 @@ from typing import overload
 from aiopg._core.frames import Body, Buffer, body_size
 from aiopg.errors import ProtocolError
 
-__all__ = ["Parts", "join_parts", "pack_parts", "read_parts", "split_parts"]
+__all__ = ["Parts", "join_parts", "pack_parts", "split_parts"]
 
 VIEW_ABOVE = 64 * 1024
 """Parts of a body up to this size are copied out of it: a small copy is cheaper than a view of it."""
@@ -42,10 +42,19 @@ class Parts(Sequence[Buffer]):
 
     __slots__ = ("joined", "sizes")
 
-    def __init__(self, joined: Buffer, sizes: tuple[int, ...]) -> None:
-        self.joined = joined
+    def __init__(self, body: Body, count: int) -> None:
+        """A body that holds `count` parts. Raises `ProtocolError` if it does not."""
+        whole = body[0] if len(body) == 1 else b"".join(body)
+        size, start = len(whole), 4 * count
+        if size > VIEW_ABOVE:
+            whole = memoryview(whole)
+        if size < start:
+            raise ProtocolError(f"body of {size} bytes holds no table of {count} lengths")
+        self.sizes: tuple[int, ...] = struct.unpack_from(f">{count}I", whole)
+        if start + sum(self.sizes) != size:
+            raise ProtocolError(f"body of {size} bytes does not hold {count} parts of {sum(self.sizes)} bytes")
+        self.joined = whole[start:]
         """All of them; a view where they are large."""
-        self.sizes = sizes
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -64,20 +73,6 @@ class Parts(Sequence[Buffer]):
         return list(self)[index]
 
 
-def read_parts(body: Body, count: int) -> Parts:
-    """The `count` parts of such a body. Raises `ProtocolError`."""
-    whole = body[0] if len(body) == 1 else b"".join(body)
-    size, start = len(whole), 4 * count
-    if size > VIEW_ABOVE:
-        whole = memoryview(whole)
-    if size < start:
-        raise ProtocolError(f"body of {size} bytes holds no table of {count} lengths")
-    sizes = struct.unpack_from(f">{count}I", whole)
-    if start + sum(sizes) != size:
-        raise ProtocolError(f"body of {size} bytes does not hold {count} parts of {sum(sizes)} bytes")
-    return Parts(whole[start:], sizes)
-
-
 def split_parts(body: Body, count: int) -> list[Buffer]:
     """The same, each taken out; small ones are copied, large ones are views of the body.
 
@@ -85,4 +80,4 @@ def split_parts(body: Body, count: int) -> list[Buffer]:
     """
     if len(body) == count + 1 and body[0] == struct.pack(f">{count}I", *map(len, body[1:])):
         return list(body[1:])
-    return list(read_parts(body, count))
+    return list(Parts(body, count))

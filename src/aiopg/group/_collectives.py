@@ -175,7 +175,10 @@ class Collectives(GroupBase):
                 raise
         else:
             decoded = None
-        self._end(call)
+        if self._telemetry is None:
+            del self._calls[call]
+        else:
+            self._end(call)
         if parts:
             self.entries.append((entry_text(op, tag), monotonic()))
         return result if decoded is None else decoded

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
+from functools import partial
+from itertools import count
 
 __all__ = ["Numbers"]
 
@@ -12,19 +15,20 @@ class Numbers:
     """Numbers from 1 for each key. A number given back is the next one taken: calling again is the same call again."""
 
     def __init__(self) -> None:
-        self._last: dict[Hashable, int] = {}
-        self._free: dict[Hashable, list[int]] = {}
+        self.fresh: defaultdict[Hashable, Iterator[int]] = defaultdict(partial(count, 1))
+        """The numbers of each key that were never taken: where none are `free`, to take the next one is no call."""
+        self.free: dict[Hashable, list[int]] = {}
+        """Those given back."""
 
     def take(self, key: Hashable) -> int:
         """The lowest free number of `key`."""
-        if self._free and (free := self._free.get(key)):
+        if self.free and (free := self.free.get(key)):
             number = heapq.heappop(free)
             if not free:
-                del self._free[key]
+                del self.free[key]
             return number
-        number = self._last[key] = self._last.get(key, 0) + 1
-        return number
+        return next(self.fresh[key])
 
     def give_back(self, key: Hashable, number: int) -> None:
         """The call with this number left no trace."""
-        heapq.heappush(self._free.setdefault(key, []), number)
+        heapq.heappush(self.free.setdefault(key, []), number)

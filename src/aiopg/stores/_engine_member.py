@@ -23,7 +23,7 @@ from aiopg._core.messages import (
     Withdrawn,
     unpack_value,
 )
-from aiopg._core.parts import join_parts, read_parts
+from aiopg._core.parts import Parts, join_parts
 from aiopg._core.round import Signature
 from aiopg.stores._adrift import Adrift
 from aiopg.stores._calls import Calls, DeadlinePassedError, Pending, forget, stay_silent
@@ -172,7 +172,7 @@ class EngineMember(Member):
         answer = outcome.body if type(outcome) is Answer else arrival.result()
         if needs < Needs.ALL:
             return self._parts(answer, needs)
-        return read_parts(answer, self._world_size) if answer else []
+        return Parts(answer, self._world_size) if answer else []
 
     def keep(self, call: Call, root: int, detail: str, parts: list[Buffer], result: Sequence[Buffer]) -> None:
         self._kept[call.tag, call.seq] = _Kept(Signature(call.op, root, detail), Fingerprint(parts), result)
@@ -228,7 +228,7 @@ class EngineMember(Member):
 
     def _parts(self, body: Body, needs: int) -> Sequence[Buffer]:
         if needs >= Needs.ALL:
-            return read_parts(body, self._world_size) if body else []
+            return Parts(body, self._world_size) if body else []
         return [_joined(body)] if needs == Needs.ROOT else []
 
     # --------------------------------------------------------------------------------------------- membership

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from aiopg._core.messages import Abort, Arrive, Inquire, Join, Needs, Put, Reform, Take, Watch
-from aiopg._core.parts import read_parts
+from aiopg._core.parts import Parts
 from aiopg.errors import DataExpiredError, FencedError, GroupAbortedError, PeerLostError, RankConflictError
 
 from .driver import Lua, make_script
@@ -109,7 +109,7 @@ def test_a_result_that_all_get_is_kept_once(room: Room) -> None:
     kept = f"{room.lua.prefix}:b:1"
     for member in members[:2]:
         (event,) = member.say()
-        assert [bytes(part) for part in read_parts((event[4],), 3)] == [b"x" * 1000] * 3
+        assert [bytes(part) for part in Parts((event[4],), 3)] == [b"x" * 1000] * 3
     for member in members:
         assert room.lua.client.hlen(kept) == 2
         if member is members[0]:
