@@ -205,7 +205,7 @@ OPENERS = {"list": b"\x91", "map": b"\x81\x01", "wide list": b"\xdd\x00\x00\x00\
 
 @pytest.mark.parametrize("opener", OPENERS.values(), ids=OPENERS)
 @pytest.mark.parametrize("depth", [129, 1023, 1025, 100_000])
-@pytest.mark.parametrize("end", [b"\xc0", b""])
+@pytest.mark.parametrize("end", [b"\xc0", b"", b"\xc5\x10\x00" + bytes(4096)], ids=["nil", "cut off", "4 KiB"])
 def test_depth_is_refused_however_great(opener: bytes, depth: int, end: bytes) -> None:
     """One level over max_depth or 100,000: a CodecError, and never a crash of the stack."""
     assert refusal(opener * depth + end).path == "payload"
