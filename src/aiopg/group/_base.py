@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -71,6 +71,7 @@ class GroupBase:
     # call looks at twenty of these between two switches of processes, which took 5% of a collective.
     __slots__ = (
         "_aside",
+        "_broadcasts_received",
         "_bulk_codec",
         "_calls",
         "_closed",
@@ -90,16 +91,15 @@ class GroupBase:
         "_owns_store",
         "_payload_bytes",
         "_pid",
+        "_received",
+        "_sent",
         "_telemetry",
-        "broadcast_recv_src_counter",
         "broadcast_send_counter",
         "data_expiration_seconds",
         "entries",
         "metadata",
         "name",
         "rank",
-        "recv_src_counter",
-        "send_dst_counter",
         "socket",
         "store",
         "store_timeout",
@@ -131,10 +131,11 @@ class GroupBase:
         self.data_expiration_seconds = check_expiration(data_expiration_seconds)
         self.store_timeout = check_timeout(store_timeout)
         self.store = AsyncStore._over(GroupSpace(self, self._link), self.store_timeout)
-        self.send_dst_counter = dict.fromkeys(range(world_size), 0)
-        self.recv_src_counter = dict.fromkeys(range(world_size), 0)
+        # By rank, of those with which anything was: a number for each rank would make ten thousand groups 9 GB large.
+        self._sent: Counter[int] = Counter()
+        self._received: Counter[int] = Counter()
+        self._broadcasts_received: Counter[int] = Counter()
         self.broadcast_send_counter = 0
-        self.broadcast_recv_src_counter = dict.fromkeys(range(world_size), 0)
         self.entries: deque[tuple[str, float]] = deque(maxlen=RECENT_ENTRIES)
         self.metadata: tuple[Any, ...] = ()
         self._codec: Codec = codec if codec is not None else MsgpackCodec()

@@ -69,7 +69,7 @@ class Collectives(GroupBase):
             self.broadcast_send_counter += 1
             return obj
         parts = await self._round("broadcast", src, [], Needs.ROOT, tag, timeout)
-        self.broadcast_recv_src_counter[src] += 1
+        self._broadcasts_received[src] += 1
         return self._decode_one(parts)
 
     async def all_gather(self, obj: Any, *, tag: Tag = 0, timeout: float | None = None) -> list[Any]:

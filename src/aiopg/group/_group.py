@@ -56,10 +56,7 @@ class AsyncStatelessGroup(Messages, Collectives, Members, Elastic, Pending):
         socket: the listening socket it was made with, if any; a hosted store has taken it over.
         data_expiration_seconds: how long what this rank sent and nobody took is kept.
         store_timeout: seconds that a call without timeout= may take.
-        send_dst_counter: how many sends to each rank are done.
-        recv_src_counter: how many receives from each rank are done.
         broadcast_send_counter: how many broadcasts from this rank are done.
-        broadcast_recv_src_counter: how many broadcasts from each rank are done.
         metadata: what each rank said of itself, by rank, in a group made by `rendezvous` or `reform`; else empty.
         entries: the last sends and collectives that gave data: (address, `time.monotonic()`).
 

@@ -61,7 +61,7 @@ class Messages(GroupBase):
             self._give_up(counted, call, error)
             raise
         self._end(call)
-        self.send_dst_counter[dst] += 1
+        self._sent[dst] += 1
         self.entries.append((entry_text(f"send to {dst}", tag), monotonic()))
 
     async def recv(self, src: int, *, tag: Tag = 0, timeout: float | None = None) -> Any:
@@ -97,7 +97,7 @@ class Messages(GroupBase):
         if len(payload) > LARGE_BYTES:
             return await self._decode_large(call, counted, member, payload)
         self._end(call)
-        self.recv_src_counter[src] += 1
+        self._received[src] += 1
         return self._decode(payload)
 
     send_obj = send
@@ -125,10 +125,10 @@ class Messages(GroupBase):
             raise
         except BaseException as error:
             self._end(call, error)
-            self.recv_src_counter[src] += 1
+            self._received[src] += 1
             raise
         self._end(call)
-        self.recv_src_counter[src] += 1
+        self._received[src] += 1
         return obj
 
     def _check_other(self, what: str, rank: int) -> None:

@@ -65,12 +65,26 @@ class Pending(GroupBase):
             "hosts_store": self._hosted is not None,
             "pid": self._pid,
             "pending": [call._fields() for call in self.pending()],
-            "sent": _counted(self.send_dst_counter),
-            "received": _counted(self.recv_src_counter),
+            "sent": dict(self._sent),
+            "received": dict(self._received),
             "broadcasts_sent": self.broadcast_send_counter,
-            "broadcasts_received": _counted(self.broadcast_recv_src_counter),
+            "broadcasts_received": dict(self._broadcasts_received),
         }
 
+    @property
+    def send_dst_counter(self) -> dict[int, int]:
+        """How many sends to each rank are done: a copy, with all ranks in it."""
+        return self._of_all_ranks(self._sent)
 
-def _counted(counter: Mapping[int, int]) -> dict[int, int]:
-    return {rank: count for rank, count in counter.items() if count}
+    @property
+    def recv_src_counter(self) -> dict[int, int]:
+        """How many receives from each rank are done: a copy, with all ranks in it."""
+        return self._of_all_ranks(self._received)
+
+    @property
+    def broadcast_recv_src_counter(self) -> dict[int, int]:
+        """How many broadcasts from each rank are done: a copy, with all ranks in it."""
+        return self._of_all_ranks(self._broadcasts_received)
+
+    def _of_all_ranks(self, counter: Mapping[int, int]) -> dict[int, int]:
+        return dict.fromkeys(range(self.world_size), 0) | dict(counter)
