@@ -24,6 +24,11 @@ from .conftest import all_ranks
 
 HOST = "127.0.0.1"
 
+ENDS_SECONDS = 90
+"""torchrun imports torch for itself and for each life of each worker: 12 s where nothing else runs."""
+
+pytestmark = pytest.mark.timeout(ENDS_SECONDS + 60)
+
 
 def torchrun(directory: Path, what: str, count: int, *options: str, agents: int = 1) -> dict[int, Any]:
     """What each rank came to, of `count` that so many torchruns start."""
@@ -39,15 +44,20 @@ def torchrun(directory: Path, what: str, count: int, *options: str, agents: int 
         subprocess.Popen([*command, *options, *worker], cwd=ROOT, stderr=subprocess.PIPE, text=True)
         for _ in range(agents)
     ]
+    deadline = time.monotonic() + ENDS_SECONDS
     try:
         for process in running:
-            errors = process.communicate(timeout=50)[1]
+            errors = process.communicate(timeout=deadline - time.monotonic())[1]
             assert process.returncode == 0, errors
     finally:
         for process in running:
             process.terminate()  # and then it ends its workers
         for process in running:
-            process.communicate(timeout=50)
+            try:
+                process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()  # what is left of it would be taken for a child of the tests that come
+                process.communicate()
     return {rank: json.loads((directory / f"result-{rank}").read_text()) for rank in range(count)}
 
 
