@@ -66,9 +66,9 @@ def test_the_end_of_a_session_that_waited_with_thousands(
     cluster = Cluster()
     User(cluster, "holder").say(Lock, "q")
     crowd(cluster, sessions, command, *fields, body=body)
-    began = time.perf_counter()
+    began = time.process_time()
     assert not cluster.engine.end_session(sessions - 1, "over")
-    assert time.perf_counter() - began < 0.15
+    assert time.process_time() - began < 0.15
 
 
 def test_the_end_of_a_session_that_had_thousands_of_items_on_their_way() -> None:
@@ -79,9 +79,9 @@ def test_the_end_of_a_session_that_had_thousands_of_items_on_their_way() -> None
         user.push("q", b"%d" % number)
     for _ in range(CALLS + CALLS // 2):
         user.pop("q")
-    began = time.perf_counter()
+    began = time.process_time()
     user.end()
-    assert time.perf_counter() - began < 0.3
+    assert time.process_time() - began < 0.3
     assert [item(other.pop("q"))[1] for _ in range(2 * CALLS)] == [b"%d" % number for number in range(2 * CALLS)]
 
 
@@ -90,10 +90,10 @@ def test_changes_that_concern_none_of_thousands_of_followers() -> None:
     cluster = Cluster()
     user = User(cluster)
     crowd(cluster, 8, Follow, -1, "other")
-    began = time.perf_counter()
+    began = time.process_time()
     parts = [part for number in range(1024) for part in (b"key%d" % number, b"1")]
     assert user.say(SetKeys, 1024, math.inf, True, body=join_parts([*parts])).value == 1024
-    assert time.perf_counter() - began < 0.2
+    assert time.process_time() - began < 0.2
 
 
 def test_followers_share_what_they_are_told() -> None:
@@ -112,10 +112,10 @@ def test_each_of_many_waits_for_what_all_say() -> None:
     body = join_parts([name.encode() for name in names])
     for call in range(count):
         assert not cluster.engine.apply(call, GetKeys(call, STORE, count, body), cluster.now)
-    began = time.perf_counter()
+    began = time.process_time()
     for name in names[1:]:
         user.add(name, 1)
-    assert time.perf_counter() - began < 2.0
+    assert time.process_time() - began < 2.0
     user.add(names[0], 1)
     assert all(cluster.events[call, call] for call in range(count))
 
