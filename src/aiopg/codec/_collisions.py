@@ -41,9 +41,9 @@ _SECRET: frozenset[type] = frozenset({str, bytes})
 _CHEAP: frozenset[type] = frozenset({str, bytes, bool, int, float, NoneType})
 """Types that are compared with one another in no time."""
 
+# Not in one pattern: where all that is looked for begins with one byte, the search leaps from one to the next.
 _LARGE_MAP = re.compile(rb"\xde[\x10-\xff]")
 _LARGER_MAP = b"\xdf"
-# Not in one pattern: where all that is looked for begins with one byte, the search leaps from one to the next.
 
 
 def is_long(data: bytes) -> bool:
