@@ -302,10 +302,19 @@ async def test_a_replica_takes_over_in_a_cluster(tmp_path: Path, name: str) -> N
         await load.step()
         await asyncio.to_thread(wait_for, lambda: "master_link_status:up" in str(replica.ask("INFO", "replication")))
         await asyncio.to_thread(wait_for, lambda: offset(primary, "master") == offset(replica, "slave"))
+        # Who votes hears of the replica by gossip: where the node died before that, there was no election in 50 s.
+        await asyncio.to_thread(wait_for, lambda: all(knows_replica(node, replica, of) for node in (*rest, replica)))
         primary.kill()
         await load.step()
         assert replica.ask("CLUSTER", "COUNTKEYSINSLOT", str(slot))
         await load.close()
+
+
+def knows_replica(node: Server, replica: Server, of: str) -> bool:
+    """Whether a node knows all four, and `replica` as that of the node whose id is `of`."""
+    known = [line.split() for line in str(node.ask("CLUSTER", "NODES")).splitlines()]
+    name = str(replica.ask("CLUSTER", "MYID"))
+    return len(known) == 4 and any(it[0] == name and "slave" in it[2] and it[3] == of for it in known)
 
 
 def way_of(key: str, nodes: list[Server]) -> tuple[str, Server, Server]:
