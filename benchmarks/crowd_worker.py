@@ -7,6 +7,7 @@ barrier  pass `count` barriers with each rank
 leave    leave the group with each rank
 """
 
+import gc
 import json
 import resource
 import socket
@@ -19,6 +20,10 @@ from benchmarks.connections import PROCESSES
 from benchmarks.contestants import crowds
 from benchmarks.orders import report_for_duty
 from benchmarks.worker import BACKLOG, HOST
+
+YOUNG_OBJECTS = 50_000
+"""So many objects more than before let Python look for garbage, and not 700: to go through the objects of thousands of
+ranks again and again is what many ranks in a process cost, and not what they do."""
 
 
 def prepare(name: str) -> None:
@@ -34,6 +39,7 @@ def prepare(name: str) -> None:
 
 def work(name: str, rank: int) -> None:
     """Be this process of the named crowd until there are no more orders."""
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
     answers = report_for_duty(rank)
     crowd = crowds.load(name)
     answers.send(versions=crowd.versions())
