@@ -12,6 +12,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "gloo": {"color": "#8e44ad", "marker": "v"},
     "mpi": {"color": "#27803b", "marker": "D"},
     "redis": {"color": "#a0764c", "marker": "P"},
+    "floor-uvloop": {"color": "#7f7f7f", "linestyle": "--", "marker": "x"},
     "floor": {"color": "#000000", "linestyle": "--", "marker": "x"},
 }
-"""aiopg in one hue, and over Redis in one beside it; the peers in others, the floor as a line below all of them."""
+"""aiopg in one hue, and over Redis in one beside it; the peers in others, the floors as lines below all of them."""

@@ -47,6 +47,14 @@ ENTRIES = {
     "aiopg-asyncio": Entry("aiopg (asyncio)", "aiopg_async:OnAsyncio", foreign=False),
     "aiopg-sync": Entry("aiopg sync", "aiopg_sync:Sync", foreign=False),
     "aiopg-redis": Entry("aiopg over Redis (uvloop)", "aiopg_redis:OverRedis", needs="redis-server", foreign=False),
+    "floor-uvloop": Entry(
+        "floor: its members on uvloop",
+        "floor_uvloop:OnUvloop",
+        ("floor",),
+        ("barrier", "all_gather", "message"),
+        needs="cc",
+        foreign=False,
+    ),
     "floor": Entry("floor: a star in C", "floor:Floor", ("floor",), BASIC, needs="cc", foreign=False),
 }
 

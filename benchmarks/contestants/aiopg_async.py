@@ -56,14 +56,14 @@ class OnAsyncio(AwaitableContestant):
             self._group = None
 
 
-def _uvloop() -> asyncio.AbstractEventLoop:
+def new_uvloop() -> asyncio.AbstractEventLoop:
     import uvloop  # only the contestant that is measured on it needs it
 
     return uvloop.new_event_loop()
 
 
 class OnUvloop(OnAsyncio):
-    loop_factory = staticmethod(_uvloop)
+    loop_factory = staticmethod(new_uvloop)
 
     def versions(self) -> dict[str, str]:
         return super().versions() | {"uvloop": version("uvloop")}

@@ -12,12 +12,29 @@ from typing import Any
 from benchmarks import peers
 from benchmarks.contestants.base import BlockingContestant, Seat
 
-BARRIER, GATHER, BROADCAST, MESSAGE = 1, 2, 3, 4
+HELLO, BARRIER, GATHER, BROADCAST, MESSAGE = range(5)
 """The kinds of frames, as in floor.c."""
 
 
 class FloorError(Exception):
     """The server ended before its clients."""
+
+
+class FloorServer:
+    """The server, a child process of rank 0; nothing at the other ranks. It ends when its last member has gone."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        if seat.listener is not None:
+            descriptor = seat.listener.fileno()
+            command = [str(peers.FLOOR_SERVER), str(descriptor), str(seat.world_size)]
+            self._process = subprocess.Popen(command, pass_fds=[descriptor])
+            seat.listener.close()
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        if self._process is not None:
+            self._process.wait()
 
 
 def _library() -> Any:
@@ -78,17 +95,13 @@ class Floor(BlockingContestant):
     def __init__(self) -> None:
         self._library = _library()
         self._end: int | None = None
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: FloorServer | None = None
 
     def payload(self, rank: int) -> bytes:
         return pickle.dumps(super().payload(rank))
 
     def form(self, seat: Seat) -> _Calls:
-        if seat.listener is not None:
-            descriptor = seat.listener.fileno()
-            command = [str(peers.FLOOR_SERVER), str(descriptor), str(seat.world_size)]
-            self._server = subprocess.Popen(command, pass_fds=[descriptor])
-            seat.listener.close()
+        self._server = FloorServer(seat)
         end: int = self._library.floor_open(seat.port, seat.rank)
         self._end = end
         return _Calls(self._library, end, seat.rank, seat.world_size)
