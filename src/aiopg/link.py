@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from aiopg._core.frames import Buffer, FrameReceiver, Received, body_size
 from aiopg._core.handshake import HANDSHAKE_BYTES, LOGIN_BYTES, check_magic
 from aiopg._core.limits import Limits
+from aiopg._core.lone import KIND_PLACE, LONE_READERS, LoneReader
 from aiopg._core.messages import Acknowledge, Goodbye, Message
 from aiopg._core.session import Session
 from aiopg._core.wire import DECODERS, UNREADABLE, decode_message, unreadable
@@ -42,6 +43,8 @@ _ASIDES = (Acknowledge, Goodbye)
 
 class Link(asyncio.BufferedProtocol):
     """One connection. Subclasses say what to do with the other end's first bytes, frames and messages."""
+
+    _lone_readers: Mapping[int, LoneReader] = LONE_READERS
 
     def __init__(self, limits: Limits, commons: Commons) -> None:
         self._limits = limits
@@ -219,9 +222,15 @@ class Link(asyncio.BufferedProtocol):
                 session = self._opening_updated(nbytes)
                 if session is None:
                     return
-            elif self._held is None and (frame := self._receiver.lone_frame(nbytes)) is not None:
-                if session.receive(frame[0], frame[1]):
-                    self._dispatch(frame)
+            elif (
+                (window := self._receiver.window) is self._commons.buffer  # so this is the beginning of a frame
+                and self._held is None
+                and (read := self._lone_readers.get(window[KIND_PLACE])) is not None
+                and (lone := read(window, nbytes, self._receiver.body_bytes)) is not None
+            ):
+                seq, ack, message = lone
+                if session.receive(seq, ack):
+                    self.message_received(message)
             else:
                 self._frames_updated(session, nbytes)
             if self._held is not None:

@@ -67,7 +67,7 @@ def acknowledge_before_delivery() -> AbstractContextManager[None]:
 
         self._loop.call_later(0.001, hand_on)
 
-    return patched(Link, _dispatch=dispatch)
+    return patched(Link, _dispatch=dispatch, _lone_readers={})
 
 
 def apply_twice() -> AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -36,11 +36,11 @@ __all__ = [
 
 
 @contextmanager
-def patched(owner: Any, **methods: Callable[..., Any]) -> Iterator[None]:
-    """These in the place of a class's methods."""
+def patched(owner: Any, **attributes: Any) -> Iterator[None]:
+    """These in the place of a class's methods and other attributes."""
     with ExitStack() as stack:
-        for name, method in methods.items():
-            stack.enter_context(mock.patch.object(owner, name, method))
+        for name, attribute in attributes.items():
+            stack.enter_context(mock.patch.object(owner, name, attribute))
         yield
 
 

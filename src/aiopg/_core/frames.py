@@ -16,7 +16,8 @@ kernel only.
 The receiver hands out the memory to read into (`window`) and is told how much was read (`buffer_updated`),
 which is how `asyncio.BufferedProtocol` reads; `receive_data` is the same for callers who hold bytes. Between frames
 that memory belongs to nobody in particular: thousands of receivers may share it (`receive_buffer`), and one that is in
-the middle of a frame takes what there is of it into memory of its own.
+the middle of a frame takes what there is of it into memory of its own. So a window that is the shared memory is where
+a frame begins, which `lone` makes use of.
 
 Every message of every rank passes through here, between two switches of processes and so with cold caches: what
 counts is how few steps there are and how little memory they touch.
@@ -113,23 +114,6 @@ class FrameReceiver:
         self._filled = 0
         self.window = self._buffer
         """Memory to read into, at least one byte."""
-
-    def lone_frame(self, count: int) -> Received | None:
-        """`buffer_updated` where a read has brought one small frame, whole, as nearly every read does.
-
-        None: it was none of that sort. Then nothing has happened, and `buffer_updated` is to be told.
-        """
-        if self._end or count < _PREFIX_BYTES or self._head is not None:
-            return None
-        buffer = self._buffer
-        head_size, size, seq, ack, kind = _unpack_prefix(buffer)
-        body_start = 8 + head_size
-        if body_start + size != count or not PREFIX_HEAD_BYTES <= head_size <= self._head_bytes:
-            return None
-        fields = buffer[_PREFIX_BYTES:body_start].tobytes()
-        if not size:
-            return seq, ack, kind, fields, ()
-        return (seq, ack, kind, fields, (buffer[body_start:count].tobytes(),)) if size <= self.body_bytes else None
 
     def buffer_updated(self, count: int) -> list[Received]:
         """Say that `count` bytes were read into `window`; the frames that are now whole, in order."""

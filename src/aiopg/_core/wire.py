@@ -37,6 +37,7 @@ __all__ = [
     "decode_message",
     "encode_fields",
     "encode_message",
+    "layout",
     "unreadable",
 ]
 
@@ -137,6 +138,12 @@ def encode_fields(message: m.Message, head_bytes: int) -> tuple[int, bytes]:
     """Kind and fields of a message's head, for who carries it in no frame. Raises as `encode_message`."""
     (frame,) = encode_message(0, 0, message._replace(body=()), head_bytes)
     return frame[_PREFIX_BYTES - 1], bytes(frame[_PREFIX_BYTES:])
+
+
+def layout(cls: type[Any]) -> str:
+    """The fields of a message that have a fixed size, in the order of its head, for `struct`."""
+    _, fields = _WIRE[KINDS[cls]]
+    return "".join(_CODES[field] for field in fields if field in _CODES)
 
 
 def decode_message(received: Received) -> m.Message:
@@ -297,6 +304,25 @@ def _answer(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Enc
     return encode, decode
 
 
+def _mail(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:
+    """As `_tagged`, for a message that is put in a mailbox, or asked for."""
+    encode, decode = _tagged(kind, cls, fields)
+    pack, _, size = _structs(fields)
+
+    def encode_lean(seq: int, ack: int, message: m.Put | m.Take) -> bytes | None:
+        call, seat, other, tag, body = message
+        if type(tag) is not int or len(body) > 1 or (body and len(body[0]) > JOIN_BELOW):
+            return None
+        try:
+            head = pack(size, len(body[0]) if body else 0, seq, ack, kind, call, seat, other, tag)
+        except struct.error:
+            return None
+        return head + body[0] if body else head
+
+    LEAN_ENCODERS[cls] = encode_lean
+    return encode, decode
+
+
 _EMPTY: dict[object, object] = {str: "", bytes: b"", _TAG: None}
 
 
@@ -333,7 +359,7 @@ def _unpack_texts(cls: type[Any], wanted: list[tuple[type, ...]], packed: bytes,
 
 def _codec(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encode, _Decode]:
     texts = [field for field in fields if field in _TEXT_TYPES]
-    own = {m.Arrive: _arrive, m.Answer: _answer}.get(cls)
+    own = {m.Arrive: _arrive, m.Answer: _answer, m.Put: _mail, m.Take: _mail}.get(cls)
     make = own or (_plain if not texts else _tagged if texts == [_TAG] else _with_texts)
     return make(kind, cls, fields)
 

@@ -7,11 +7,9 @@ import hmac
 import ssl
 from typing import TYPE_CHECKING
 
-from aiopg._core.frames import Received
 from aiopg._core.handshake import REFUSED_LOGIN, login_proofs, pack_hello, parse_welcome
 from aiopg._core.limits import Limits
 from aiopg._core.messages import Answer, Failed, Goodbye, Message, Opened, Withdrawn
-from aiopg._core.wire import DECODERS, KINDS, UNREADABLE, unreadable
 from aiopg.errors import AuthenticationError, ProtocolError
 from aiopg.link import Link
 from aiopg.shortcut import shortcut_from
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CertificateRefusedError", "ClientConnection", "SessionOverError"]
 
-ANSWER = KINDS[Answer]
 CERTIFICATE_REFUSED = "the store refuses this member's certificate, or misses it"
 
 
@@ -154,21 +151,12 @@ class ClientConnection(Link):
         self._client.opened(self, message)
         self._settled.set()
 
-    def _dispatch(self, frame: Received) -> None:
-        if frame[2] != ANSWER or not frame[0]:
-            super()._dispatch(frame)
-            return
-        # What Link._dispatch and message_received would do, in one step: this is the way of nearly every frame.
-        try:
-            answer = DECODERS[ANSWER](frame[3], frame[4])
-        except UNREADABLE as error:
-            raise unreadable(ANSWER, frame[3], error) from None
-        self._client.on_event(answer)  # type: ignore[arg-type]
-        if answer.receipt:  # type: ignore[union-attr]
-            self.acknowledge_now()
-
     def message_received(self, message: Message) -> None:
-        if type(message) is Failed or type(message) is Withdrawn:
+        if type(message) is Answer:
+            self._client.on_event(message)
+            if message.receipt:
+                self.acknowledge_now()
+        elif type(message) is Failed or type(message) is Withdrawn:
             self._client.on_event(message)
         else:
             raise ProtocolError(f"a client takes no {type(message).__name__}")

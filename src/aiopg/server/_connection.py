@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aiopg._core.frames import Buffer, FrameReceiver, Received
@@ -153,6 +154,8 @@ class ServerConnection(Link):
 
 class RecordedConnection(ServerConnection):
     """The same for a store that keeps a journal: what came is recorded, and what leaves waits until that is on disk."""
+
+    _lone_readers = MappingProxyType({})  # what is recorded is the frame
 
     def __init__(self, sessions: Sessions, scribe: Scribe) -> None:
         super().__init__(sessions)

@@ -45,9 +45,6 @@ __all__ = ["Sessions"]
 
 logger = logging.getLogger("aiopg.server")
 
-_EMPTYING = (Leave, Vacate, Cancel)
-"""Commands after which there may be no member left."""
-
 RESTART_GRACE_SECONDS = 60.0
 """How long members may take to come again when a store with a journal was started again, at least: starting takes its
 time (ZooKeeper's sessions and Kafka's producers are given as much)."""
@@ -97,6 +94,11 @@ class Sessions:
         """There may be no member now."""
         self._loop = asyncio.get_running_loop()
         self.commons = Commons()
+        self._afterwards: dict[type[Message], Callable[[], None]] = {
+            Join: self.joined.set,
+            Enlist: self._tick_in_time,
+            **dict.fromkeys((Leave, Vacate, Cancel), self._note_vacancy),
+        }
         self.doorkeeper = Doorkeeper(limits, tokens, self._loop.time)
         self.now: Callable[[], float] = scribe.now if scribe is not None else clock_of(self._loop)
         """The engine's time."""
@@ -228,13 +230,8 @@ class Sessions:
             session.connection.hold()
         if self.exchange.overfull:
             self._end_overfull()
-        kind = type(message)
-        if kind is Join:
-            self.joined.set()
-        elif kind in _EMPTYING:
-            self._note_vacancy()
-        elif kind is Enlist:
-            self._tick_in_time()
+        if (then := self._afterwards.get(type(message))) is not None:
+            then()
 
     def confirm(self, session: ServerSession) -> bool:
         """A member may have acknowledged answers that asked for it; whether it still owes some."""

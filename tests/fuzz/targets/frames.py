@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, get_type_hints
 from aiopg._core import frames, wire
 from aiopg._core.frames import Body, FrameReceiver, Received, body_size
 from aiopg._core.limits import Limits
+from aiopg._core.lone import KIND_PLACE, LONE_READERS
 from aiopg._core.messages import (
     COLLECTIVES,
     Acknowledge,
@@ -57,6 +58,7 @@ _CLASSES = [cls for cls, _ in wire._WIRE.values()]
 _HINTS = {cls: list(get_type_hints(cls).items())[:-1] for cls in _CLASSES}
 _ASIDES = (Acknowledge, Goodbye)
 _PREFIX = struct.Struct(">IIQQB").pack
+_MORE_THAN_A_HEAD = 200
 
 Plain: TypeAlias = tuple[int, int, int, bytes, bytes]
 
@@ -92,6 +94,7 @@ class FramesTarget(Target):
         assert error == error_of_pieces
         # Of the read that ends in an error nothing is acted on.
         assert whole == pieces[: len(whole)] if error else whole == pieces
+        _check_lone(data[1:], pieces)
         return [error and (error[:12], len(pieces)), *_check_messages(pieces)]
 
     def parse(self, data: bytes) -> object:
@@ -145,6 +148,15 @@ def _received(chunks: list[bytes], way: int) -> tuple[list[Plain], str | None]:
     finally:
         frames.RECEIVE_BUFFER = before
     return _plain(got), None
+
+
+def _check_lone(data: bytes, frames: list[Plain]) -> None:
+    """What is read as one message in one step is these frames."""
+    buffer = memoryview(data + bytes(_MORE_THAN_A_HEAD))
+    read = LONE_READERS.get(buffer[KIND_PLACE])
+    if read is not None and (lone := read(buffer, len(data), LIMITS.body_bytes)) is not None:
+        ((seq, ack, kind, fields, body),) = frames
+        assert lone == (seq, ack, decode_message((seq, ack, kind, fields, (body,) if body else ())))
 
 
 def _plain(got: list[Received]) -> list[Plain]:
