@@ -51,6 +51,15 @@ def test_an_all_gather_gives_everybody_every_part_in_rank_order(size: int) -> No
     assert members[0].cluster.is_idle
 
 
+def test_who_comes_last_is_answered_first() -> None:
+    """Its process is the one that has hardly gone to sleep (docs/performance.md)."""
+    cluster = Cluster()
+    members = cluster.group(5)
+    for came in (shuffled(members, 1), shuffled(members, 2)):
+        calls = [member.barrier() for member in came]
+        assert cluster.order[-5:] == [(call.session, call.call) for call in reversed(calls)]
+
+
 def test_answers_to_all_share_one_body() -> None:
     """The payloads are joined once."""
     calls = [member.all_gather(b"part") for member in Cluster().group(3)]
@@ -224,6 +233,18 @@ def test_a_withdrawn_part_is_not_read() -> None:
     assert a.cluster.is_idle
     b.all_gather(b"b")
     assert a.all_gather(b"second").parts(2) == [b"second", b"b"]
+
+
+@pytest.mark.parametrize("given", [0, 1, 3])
+def test_how_many_parts_were_withdrawn_is_of_no_matter(given: int) -> None:
+    """The answer is made of what the ranks gave in the end: nothing, one part each, or one for each rank."""
+    a, b, c = Cluster().group(3)
+    calls = [a.arrive("op", Needs.ALL, parts=[b"a"] * given)]
+    b.cancel(b.arrive("op", Needs.ALL, parts=[b"x", b"y", b"z"] if given < 3 else [b"x"]))
+    calls += [member.arrive("op", Needs.ALL, parts=[part] * given) for member, part in ((b, b"b"), (c, b"c"))]
+    for call in calls:
+        assert (call.parts(3) if given else call.answer) == ([b"a", b"b", b"c"] if given else b"")
+    assert a.cluster.is_idle
 
 
 def test_a_withdrawn_signature_binds_nobody() -> None:

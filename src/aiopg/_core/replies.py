@@ -110,14 +110,14 @@ class Replies:
 
     def answer_all(self, waitings: Iterable[Waiting], body: Body, receipt: bool) -> None:
         """End waiting calls with one shared result; with `receipt`, `Waiting.confirmed` is called in time."""
-        table = self._waiting
+        table, say = self._waiting, self._events.append
         for waiting in waitings:
             session, call = waiting.session, waiting.call
-            if session in table:
-                table[session].pop(call, None)
+            if (calls := table.get(session)) is not None:
+                calls.pop(call, None)
             if receipt:
                 self._receipts.setdefault(session, {})[call] = waiting
-            self._events.append((session, answer(call, receipt, body)))
+            say((session, answer(call, receipt, body)))
 
     def fail(self, waitings: Iterable[Waiting], error: AiopgError, trace: Sequence[str] = ()) -> None:
         """End waiting calls with one error, which is encoded once for all of them; `trace`: lines that it carries."""

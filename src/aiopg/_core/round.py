@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiopg._core.frames import Body, Buffer
-from aiopg._core.messages import Arrive, Needs, Tag
+from aiopg._core.messages import Needs, Tag
 from aiopg._core.recorder import About
 from aiopg._core.replies import SessionId, Waiting
 from aiopg.errors import AiopgError
@@ -43,7 +43,9 @@ class Arrival(Waiting):
     def __init__(
         self,
         session: SessionId,
-        command: Arrive,
+        seat: int,
+        call: int,
+        needs: int,
         round: Round,
         rank: int,
         parts: Sequence[Buffer],
@@ -52,7 +54,9 @@ class Arrival(Waiting):
     ) -> None:
         # As Waiting.__init__, without the call: one of these is made for every arrival.
         self.session = session
-        self.call, self.seat, _, _, _, _, _, self.needs, _, _ = command
+        self.seat = seat
+        self.call = call
+        self.needs = needs
         self.round = round
         self.rank = rank
         self.parts = parts
@@ -93,7 +97,9 @@ class Round:
         "bytes",
         "error",
         "expired",
+        "has_parts",
         "known",
+        "leaves_last",
         "number",
         "oldest",
         "rounds",
@@ -120,6 +126,8 @@ class Round:
         self.unconfirmed: set[int] = set()  # ranks answered whose acknowledgement a needer of ALL_TOLD awaits
         self.withdrawn: set[int] = set()  # ranks that had arrived and gave up
         self.known: dict[int, Body] = {}  # by needs, what those are told who inquire; empty when that has changed
+        self.has_parts = False  # whether one gave something, or did before it was taken back
+        self.leaves_last = False  # whether one needs ALL_TOLD, or did
         self.bytes = 0
         self.oldest = math.inf  # no part expires before this time
 

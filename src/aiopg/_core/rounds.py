@@ -112,7 +112,7 @@ class Rounds:
 
         Raises `UsageError`, `ProtocolError` or `StoreFullError` for an arrival that cannot be; it was not counted.
         """
-        _, _, tag, number, op, root, detail, _, pieces, _ = command
+        call, seat, tag, number, op, root, detail, needs, pieces, _ = command
         key = (tag, number)
         signature = (op, root, detail)
         parts = self._parts(command) if pieces else ()
@@ -126,21 +126,24 @@ class Rounds:
             raise UsageError(f"rank {rank} has already arrived at {op} number {number}")
         elif round.oldest <= now:
             self._expire_round(round, now)
-        arrival = Arrival(session, command, round, rank, parts, now, ttl)
+        arrival = Arrival(session, seat, call, needs, round, rank, parts, now, ttl)
         self._replies.wait(arrival)
         # From here on nothing is refused: the arrival counts.
         trail = self.trail
         note, numbers, about = trail.append, trail.numbers, round.about
         if is_new:
+            self._rounds[key] = round
             note((next(numbers), now, "opened", rank, about, root if root >= 0 else ""))
         note((next(numbers), now, "arrived", rank, about, ""))
-        self._rounds[key] = round
         round.arrivals[rank] = arrival
         if round.known:
             round.known.clear()
         if round.withdrawn:
             round.withdrawn.discard(rank)
+        if needs > Needs.ALL:
+            round.leaves_last = True
         if parts:
+            round.has_parts = True
             round.oldest = min(round.oldest, arrival.expires)
             size = len(parts[0]) if pieces == 1 else sum(map(len, parts))
             round.bytes += size
@@ -152,7 +155,7 @@ class Rounds:
             self._drop_parts(arrival)
         elif signature != round.signature:
             self._mismatch(round, rank, Signature(*signature))
-        elif arrival.needs < Needs.ALL or rank == root or self.gone or round.expired:
+        elif needs < Needs.ALL or rank == root or self.gone or round.expired:
             self._settle(round, arrival)
         elif len(round.arrivals) == self.world_size:
             self._complete(round, rank)
@@ -202,13 +205,12 @@ class Rounds:
 
     def _complete(self, round: Round, last: int) -> None:
         """Every rank is there, now that the `last` one came: answer all who need all."""
-        needers = round.waiting()
+        needers = round.waiting()[::-1]  # who came last has hardly gone to sleep, and finds its caches warm
         if round.expired is not None:
             self._fail(needers, round.expired)
             return
         self.trail.done(last, round.about, round.opened_at)
-        told_last = [a for a in needers if a.needs == Needs.ALL_TOLD]
-        if not told_last:
+        if not round.leaves_last or not any(a.needs == Needs.ALL_TOLD for a in needers):
             self._hand_out(round, needers)
             return
         # Somebody leaves last: the others' answers ask for an acknowledgement (barrier, phase 3).
@@ -220,8 +222,8 @@ class Rounds:
         """Answer needers of all. Where no rank gave a part per rank, they share one body."""
         if not needers:
             return
-        arrivals = [round.arrivals[rank] for rank in range(self.world_size)]
-        given = max([len(a.parts) for a in arrivals])
+        arrivals = [round.arrivals[rank] for rank in range(self.world_size)] if round.has_parts else []
+        given = max([len(a.parts) for a in arrivals], default=0)
         if given > 1:
             for needer in needers:
                 body = pack_parts([a.part_for(needer.rank) for a in arrivals])

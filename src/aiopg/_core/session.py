@@ -73,12 +73,15 @@ class Session:
         received = self.received
         lean = LEAN_ENCODERS.get(type(message))
         frame = lean(seq, received, message) if lean is not None else None
-        buffers = (frame,) if frame is not None else encode_message(seq, received, message, self._head_bytes)
+        if frame is not None:
+            buffers: tuple[Buffer, ...] = (frame,)
+        else:
+            buffers = encode_message(seq, received, message, self._head_bytes)
+            if len(buffers) > 1:
+                self.retained += sum(map(len, buffers))
+                self.full = self.retained > self._bytes_limit or self.full
         self.sent = seq
         self.told = received
-        if len(buffers) > 1:
-            self.retained += sum(map(len, buffers))
-            self.full = self.retained > self._bytes_limit or self.full
         if seq - self.acknowledged >= self._frames_limit:
             self.full = True
         self._outbox.append(buffers)

@@ -52,7 +52,7 @@ __all__ = ["State", "VERSION", "dump", "load", "load_replica"]
 
 State: TypeAlias = "exchange.Exchange | replica.Replica"
 
-VERSION = 3
+VERSION = 4
 """Of the graph's classes and their attributes. A snapshot of another version is refused, never guessed at."""
 
 _CLASSES: tuple[type[Any], ...] = (

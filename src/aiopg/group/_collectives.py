@@ -163,7 +163,8 @@ class Collectives(GroupBase):
         except BaseException as error:
             self._give_up("round", call, error)
             raise
-        if result and (len(result.joined) if type(result) is Parts else sum(map(len, result))) > LARGE_BYTES:
+        came = len(result.joined) if type(result) is Parts else sum(map(len, result)) if result else 0
+        if came > LARGE_BYTES:
             try:
                 decoded = Decoded(await self._aside.run(call, self._decode_all, result))
             except (asyncio.CancelledError, GroupTimeoutError) as error:
