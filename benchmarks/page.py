@@ -21,7 +21,8 @@ round. Read the ratios: microseconds move with the machine and its load. Ratios 
 
 What each contestant does inside its figures, and what one figure is, is told in
 [benchmarks/README.md](../benchmarks/README.md). The floor is a star of processes in C, without encoding, deadlines or
-sessions. It waits as the others do, so what spins instead (MPI) can be below it where processors are free.
+sessions. It waits as the others do, so what spins instead (MPI) can be below it where processors are free. Its other
+line, with the same server and members on uvloop that do nothing else, is what no library on an event loop can be below.
 
 `make bench` measures, and `python -m benchmarks.page FILE` makes this page of what it wrote.
 """
