@@ -74,6 +74,10 @@ async def run(plan: Plan, results: Results) -> None:
     teams = [Team(name) for name in plan.contestants if name not in results.left_out]
     try:
         for heats in _groups(plan):
+            if heats[0].bytes is not None and any(team.size > BROADCAST_RANKS for team in teams):
+                # Hundreds of processes that have nothing to do any more take the memory that large payloads need.
+                for team in teams:
+                    await team.kill()
             await _run_group(teams, heats, plan, results)
     finally:
         for team in teams:
@@ -92,10 +96,9 @@ def _groups(plan: Plan) -> Iterator[list[Heat]]:
             yield [Heat(PAYLOAD, "broadcast", BROADCAST_RANKS, plan.sweep_rounds, length)]
 
 
-def _processes(plan: Plan) -> list[int]:
-    """How many processes a contestant may have to have, the most first."""
-    sizes = set(plan.sizes) if GROUP in plan.questions else set()
-    return sorted(sizes | ({BROADCAST_RANKS} if PAYLOAD in plan.questions else set()), reverse=True)
+def _processes(heat: Heat, plan: Plan) -> list[int]:
+    """How many processes a contestant may have to have for a question, the most first."""
+    return sorted(plan.sizes, reverse=True) if heat.question == GROUP else [heat.size]
 
 
 async def _run_group(teams: list[Team], heats: Sequence[Heat], plan: Plan, results: Results) -> None:
@@ -105,7 +108,7 @@ async def _run_group(teams: list[Team], heats: Sequence[Heat], plan: Plan, resul
     out: dict[str, Exception] = {}
     for team in teams:
         try:
-            await _form(team, size, plan, results)
+            await _form(team, heats[0], plan, results)
             if length is not None:
                 await team.check(size, length, patience)
         except (TeamError, LeftOut) as error:
@@ -122,26 +125,26 @@ async def _run_group(teams: list[Team], heats: Sequence[Heat], plan: Plan, resul
                 await _drop(team, error)  # its figures stand; the next group starts it anew
 
 
-async def _form(team: Team, size: int, plan: Plan, results: Results) -> None:
+async def _form(team: Team, heat: Heat, plan: Plan, results: Results) -> None:
     if not team.running:
-        await _start(team, size, plan)
+        await _start(team, heat, plan)
         results.versions |= team.versions
-    if team.size < size:
-        raise LeftOut(f"{size} of its processes do not fit into the memory")
-    await team.form(size, plan.timeout)
+    if team.size < heat.size:
+        raise LeftOut(f"{heat.size} of its processes do not fit into the memory")
+    await team.form(heat.size, plan.timeout)
 
 
-async def _start(team: Team, size: int, plan: Plan) -> None:
+async def _start(team: Team, heat: Heat, plan: Plan) -> None:
     """Start as many processes as the largest group has for which the memory suffices."""
-    for processes in _processes(plan):
+    for processes in _processes(heat, plan):
         say(f"starting {processes} processes: {team.label}")
         try:
             return await team.start(processes)
         except LeftOut as error:
-            if processes == size:
+            if processes == heat.size:
                 raise
             say(f"{team.label}: {error}")
-    raise ValueError(f"the plan has no group of {size}")
+    raise ValueError(f"the plan has no group of {heat.size}")
 
 
 async def _drop(team: Team, why: Exception) -> Exception:

@@ -217,7 +217,7 @@ class Team:
     async def _answer(self, rank: int) -> dict[str, Any]:
         try:
             line = await self._ranks[rank].reader.readline()
-        except ConnectionResetError:
+        except ConnectionError:  # reset, or a broken pipe where an order was written to a rank that had ended
             line = b""
         if not line:
             raise TeamError(f"rank {rank} ended: {_last_line(error_file(self._folder, rank))}")
