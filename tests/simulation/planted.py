@@ -14,7 +14,8 @@ from tests.simulation.play import play
 
 __all__ = ["LIMIT", "find"]
 
-LIMIT = 2000
+LIMIT = 10_000
+"""The rarest of them shows in one seed of a thousand."""
 
 
 def find(name: str, limit: int = LIMIT) -> tuple[int, str] | None:
