@@ -44,7 +44,7 @@ _ASIDES = (Acknowledge, Goodbye)
 class Link(asyncio.BufferedProtocol):
     """One connection. Subclasses say what to do with the other end's first bytes, frames and messages."""
 
-    _lone_readers: Mapping[int, LoneReader] = LONE_READERS
+    _lone_readers: Mapping[int, LoneReader] = LONE_READERS  # by kind, of what need not come by `_dispatch`
 
     def __init__(self, limits: Limits, commons: Commons) -> None:
         self._limits = limits

@@ -88,11 +88,10 @@ class Mailboxes:
 
     def put(self, address: Address, body: Body, put: int, expires: float) -> None:
         """Append a message, or hand it to the take that waits for it. Raises `StoreFullError`."""
-        src, dst, tag = address
         box = self._boxes.get(address)
         if box is not None and box.takes:
-            self.trail.messages += 1
-            self.trail.passed(src, tag, dst)
+            self._note_put(address)
+            self._note_taken(address)
             self._replies.answer(box.takes.popleft(), body)
             if not box.takes:
                 del self._boxes[address]
@@ -100,12 +99,12 @@ class Mailboxes:
         if box is None:
             box = _Mailbox()
         elif len(box.letters) >= self._limits.mailbox_messages:
+            src, dst, tag = address
             holder = f"messages from rank {src} to rank {dst}, tag {tag!r}, of group {self._group!r}"
             raise StoreFullError("mailbox_messages", self._limits.mailbox_messages, holder)
         if self.messages >= self._limits.group_messages:
             raise StoreFullError("group_messages", self._limits.group_messages, f"group {self._group!r}")
-        self.trail.messages += 1
-        self.trail.message("put", src, tag, dst)
+        self._note_put(address)
         letter = _Letter(body, body_size(body), expires, put)
         box.letters.append(letter)
         self.messages += 1
@@ -200,6 +199,11 @@ class Mailboxes:
             box.letters = kept
             self._note_expired(address)
         return count
+
+    def _note_put(self, address: Address) -> None:
+        src, dst, tag = address
+        self.trail.messages += 1
+        self.trail.message("put", src, tag, dst)
 
     def _note_taken(self, address: Address) -> None:
         src, dst, tag = address

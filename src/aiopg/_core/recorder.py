@@ -245,15 +245,6 @@ class Trail:
         about = (self.group, self.incarnation, "", tag, -1)
         self.append((next(self.numbers), self.recorder.now, kind, rank, about, other))
 
-    def passed(self, src: int, tag: Tag, dst: int) -> None:
-        """A message was put and taken in one."""
-        totals, now, numbers = self.recorder.totals, self.recorder.now, self.numbers
-        totals["put"] += 1
-        totals["taken"] += 1
-        about = (self.group, self.incarnation, "", tag, -1)
-        self.append((next(numbers), now, "put", src, about, dst))
-        self.append((next(numbers), now, "taken", dst, about, src))
-
     def member(self, kind: str, rank: int, text: str = "") -> None:
         """Something happened to a member."""
         text = text[:TEXT_CHARACTERS]

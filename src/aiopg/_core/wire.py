@@ -142,8 +142,7 @@ def encode_fields(message: m.Message, head_bytes: int) -> tuple[int, bytes]:
 
 def layout(cls: type[Any]) -> str:
     """The fields of a message that have a fixed size, in the order of its head, for `struct`."""
-    _, fields = _WIRE[KINDS[cls]]
-    return "".join(_CODES[field] for field in fields if field in _CODES)
+    return _codes(_WIRE[KINDS[cls]][1])
 
 
 def decode_message(received: Received) -> m.Message:
@@ -326,16 +325,20 @@ def _mail(kind: int, cls: type[Any], fields: tuple[object, ...]) -> tuple[_Encod
 _EMPTY: dict[object, object] = {str: "", bytes: b"", _TAG: None}
 
 
+def _codes(fields: tuple[object, ...]) -> str:
+    return "".join(_CODES[field] for field in fields if field in _CODES)
+
+
 def _structs(fields: tuple[object, ...]) -> tuple[Callable[..., bytes], Callable[[bytes], tuple[Any, ...]], int]:
     """What packs lengths and head without texts, what unpacks the fixed fields, and the size of that head."""
-    codes = "".join(_CODES[field] for field in fields if field in _CODES)
+    codes = _codes(fields)
     fixed = struct.Struct(">" + codes)
     return struct.Struct(PREFIX_CODES + codes).pack, fixed.unpack, PREFIX_HEAD_BYTES + fixed.size
 
 
 def _places_of_bools(fields: tuple[object, ...]) -> list[int]:
-    codes = [_CODES[field] for field in fields if field in _CODES]
-    return [struct.calcsize(">" + "".join(codes[:place])) for place, code in enumerate(codes) if code == "?"]
+    codes = _codes(fields)
+    return [struct.calcsize(">" + codes[:place]) for place, code in enumerate(codes) if code == "?"]
 
 
 def _no_bool(cls: type[Any]) -> ProtocolError:

@@ -410,8 +410,7 @@ class GroupBase:
                 raise PayloadTooLargeError(size, self._payload_bytes)
 
     def _encode(self, obj: object) -> Buffer:
-        payload = self._codec.encode(obj)
-        return payload if type(payload) is bytes else flat(payload)
+        return flat(self._codec.encode(obj))
 
     async def _encode_aside(self, call: Call, counted: Hashable, objs: Sequence[object]) -> list[Buffer]:
         """Payloads of objects of which some are large. Raises what `_encode` and `_check_size` do, and on timeout."""

@@ -43,8 +43,7 @@ class Messages(GroupBase):
             GroupTimeoutError: the store did not accept it in time.
             GroupAbortedError, GroupClosedError, StoreLostError.
         """
-        if type(dst) is not int or not 0 <= dst < self.world_size or dst == self.rank:
-            self._check_other("dst", dst)
+        self._check_other("dst", dst)
         payload = None if is_large(obj) else self._encode(obj)
         if payload is not None and len(payload) > self._payload_bytes:
             self._check_size((payload,))
@@ -61,10 +60,7 @@ class Messages(GroupBase):
         except BaseException as error:
             self._give_up(counted, call, error)
             raise
-        if self._telemetry is None:
-            del self._calls[call]
-        else:
-            self._end(call)
+        self._end(call)
         self._sent[dst] += 1
         self.entries.append((entry_text(f"send to {dst}", tag), monotonic()))
 
@@ -87,8 +83,7 @@ class Messages(GroupBase):
             CodecError: the message's bytes are no object for this group's codec; the message is used up.
             GroupAbortedError, GroupClosedError, StoreLostError.
         """
-        if type(src) is not int or not 0 <= src < self.world_size or src == self.rank:
-            self._check_other("src", src)
+        self._check_other("src", src)
         counted = ("recv", src)
         call = self._new_call("recv", tag, timeout, counted)
         try:
@@ -101,10 +96,7 @@ class Messages(GroupBase):
             raise
         if len(payload) > LARGE_BYTES:
             return await self._decode_large(call, counted, member, payload)
-        if self._telemetry is None:
-            del self._calls[call]
-        else:
-            self._end(call)
+        self._end(call)
         self._received[src] += 1
         return self._decode(payload)
 

@@ -103,8 +103,7 @@ class EngineMember(Member):
         if not put.woken:
             self._take_back(mailbox, put, payload)
             raise call.timed_out(None, None)
-        if type(put.outcome) is not Answer:
-            raise put.error()
+        put.result()
 
     def _take_back(self, mailbox: tuple[int, Tag], put: Pending, payload: Body) -> None:
         outgoing = self._outgoing.get(mailbox)
@@ -126,8 +125,7 @@ class EngineMember(Member):
             incoming = self._open_incoming(src, call.tag)
         if self._calls.gate.full or self._calls.line:
             await self._calls.find_room(call)
-        message = await incoming.take(call)
-        return message[0] if len(message) == 1 else _joined(message)
+        return _joined(await incoming.take(call))
 
     def give_back(self, src: int, tag: Tag, payload: Buffer) -> None:
         (self._incoming.get((src, tag)) or self._open_incoming(src, tag)).give_back((payload,))
@@ -135,7 +133,7 @@ class EngineMember(Member):
     def _open_incoming(self, src: int, tag: Tag) -> Incoming:
         mailbox = (src, tag)
         fields = (self.seat, src, tag, ())
-        incoming = Incoming(self._calls, src, fields, partial(self._drop_incoming, mailbox))
+        incoming = Incoming(self._calls, src, fields, lambda: self._drop_incoming(mailbox))
         self._incoming[mailbox] = incoming
         return incoming
 

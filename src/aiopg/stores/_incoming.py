@@ -69,8 +69,7 @@ class Incoming:
             self._balance()
         elif not self._under_way:
             self._on_idle()
-        outcome = request.outcome
-        return outcome.body if type(outcome) is Answer else request.result()
+        return request.result()
 
     def _let_go(self, request: Pending) -> None:
         """Nobody waits for this request any more: what it brings, or has brought by now, is for the next take."""
